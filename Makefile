@@ -1,4 +1,5 @@
 .PHONY: test
+SHELL := /bin/bash
 test:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings

@@ -19,6 +19,39 @@ const SHORT_PAGE_HEADER: u64 = 24;
 /// `SizeOfXLogLongPHD` in PostgreSQL's `access/xlog_internal.h`: the header of a segment's first page.
 const LONG_PAGE_HEADER: u64 = 40;
 
+/// A number for the time between two changes of primary, as this process counts them.
+///
+/// A lost or replaced primary begins a new epoch: positions of two epochs are never compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u32);
+
+/// A PostgreSQL timeline id (`TimeLineID`); 0 stands for one that is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timeline(pub u32);
+
+/// The number of one poll of one node: "the first poll of that node sent after now".
+///
+/// A ticket turns into a position when the poll of that number, or a later one, has returned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// What a session must be able to see: a position together with where it is valid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Token {
+    /// The epoch in which the position was read.
+    pub epoch: Epoch,
+    /// The timeline that the position lies on.
+    pub timeline: Timeline,
+    /// The position itself.
+    pub lsn: Lsn,
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.epoch.0, self.timeline.0, self.lsn)
+    }
+}
+
 /// A byte position in the write-ahead log, as PostgreSQL's type `pg_lsn`.
 ///
 /// Compare two of them only where both are known to be of one timeline: see [`Token`].

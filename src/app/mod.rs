@@ -1,0 +1,1 @@
+//! Wiring: from settings to running threads and back.

@@ -1,0 +1,1 @@
+//! One client: accept, handshake, serve.

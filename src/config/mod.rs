@@ -1,0 +1,5 @@
+//! Configuration: as written, validated, and what changed.
+
+pub mod settings;
+
+pub use settings::Settings;

@@ -1,0 +1,132 @@
+//! Validated settings: the only form of the configuration that the rest of the house sees.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How much a read must show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Consistency {
+    /// Any replica that is up.
+    Eventual,
+    /// Everything that the session has written.
+    ReadYourWrites,
+    /// Everything that the session has written or already read.
+    #[default]
+    Session,
+}
+
+/// What happens to a read for which no replica is fresh enough when the primary's budget is spent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OverBudget {
+    /// Wait for a replica, up to the pool's timeout.
+    #[default]
+    Wait,
+    /// Refuse with SQLSTATE 53000 family.
+    Error,
+}
+
+/// One PostgreSQL instance. Its role is found out, never told.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NodeSettings {
+    /// `host:port`, the label everywhere; holds no secret.
+    pub name: Arc<str>,
+    /// Host name, address, or the directory of a Unix socket (starts with `/`).
+    pub host: String,
+    /// TCP port, or the number in the Unix socket's name.
+    pub port: u16,
+    /// Whom the monitor logs in as.
+    pub user: String,
+    /// The monitor's password, if the URL had one. Never logged.
+    pub password: Option<String>,
+    /// The monitor's database.
+    pub database: String,
+}
+
+/// How clients log in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AuthMethod {
+    /// Everyone is who they say.
+    Trust,
+    /// SCRAM-SHA-256 against the users in the configuration.
+    #[default]
+    Scram,
+}
+
+/// A user of the configuration file.
+#[derive(Clone, PartialEq, Eq)]
+pub struct UserSettings {
+    /// The role's name.
+    pub name: String,
+    /// A clear password, or a `SCRAM-SHA-256$...` verifier. Never logged.
+    pub secret: String,
+}
+
+/// How lines of log are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Everything.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where metrics and health are served.
+    pub http: SocketAddr,
+    /// The nodes; at least one.
+    pub nodes: Vec<NodeSettings>,
+    /// How clients log in.
+    pub auth: AuthMethod,
+    /// Who may log in, with `scram`.
+    pub users: Vec<UserSettings>,
+    /// Log format.
+    pub log_format: LogFormat,
+    /// Worker threads; at least 1. Default: the number of CPUs.
+    pub workers: usize,
+    /// Default level of new sessions.
+    pub consistency: Consistency,
+    /// How long a read waits for a replica before it goes to the primary. Default 10 ms; 0 never waits.
+    pub replica_wait: Duration,
+    /// Replicas whose data may be older than this are not read from; `None` for no bound.
+    pub max_staleness: Option<Duration>,
+    /// Time between polls of a node at rest. Default 50 ms.
+    pub poll_interval: Duration,
+    /// Time between polls of a node while somebody waits or units flow. Default 2 ms.
+    pub poll_interval_busy: Duration,
+    /// A poll without answer for this long means that the node is down. Default 5 s.
+    pub poll_timeout: Duration,
+    /// Server connections per node, over all workers. Default 50.
+    pub pool_size: usize,
+    /// Clients, over all workers. Default 10000.
+    pub max_clients: usize,
+    /// How long a client waits for a server connection. Default 10 s.
+    pub pool_timeout: Duration,
+    /// Idle server connections are closed after this long. Default 10 min.
+    pub server_idle_timeout: Duration,
+    /// Server connections are closed at the end of a lease when older than this. Default 1 h.
+    pub server_lifetime: Duration,
+    /// How long a connection attempt to a node may take. Default 5 s.
+    pub connect_timeout: Duration,
+    /// How long a client may take to log in. Default 15 s.
+    pub login_timeout: Duration,
+    /// Prepared statements kept per server connection. Default 500.
+    pub prepared_statements: usize,
+    /// Fallback reads (no replica fresh enough) per second on the primary; `None` for no limit. Default none.
+    pub fallback_per_second: Option<u32>,
+    /// What happens to a read over that budget.
+    pub over_budget: OverBudget,
+    /// How long SIGTERM waits for running units. Default 30 s.
+    pub drain_timeout: Duration,
+    /// Function names that are safe on replicas whatever the catalog says (lower case).
+    pub safe_functions: Vec<String>,
+    /// Function names that belong to the primary whatever the catalog says (lower case).
+    pub primary_functions: Vec<String>,
+    /// Relation names that belong to the primary (lower case).
+    pub primary_relations: Vec<String>,
+}

@@ -1,0 +1,1 @@
+//! A whole cluster with a load, from nothing.

@@ -1,0 +1,1 @@
+//! Polls the nodes and publishes the topology.

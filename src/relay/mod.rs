@@ -1,0 +1,1 @@
+//! Moves frames between a client and its lease.

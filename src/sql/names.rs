@@ -1,0 +1,21 @@
+//! What the names in a statement stand for: answered by a database's catalog.
+
+/// What is known of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every object of that name may be used in a read on a replica.
+    Safe,
+    /// Some object of that name must not be used on a replica.
+    Unsafe,
+    /// No object of that name is known.
+    Unknown,
+}
+
+/// Answers what a name stands for. Names come as PostgreSQL folds them: lower case unless quoted.
+pub trait Names {
+    /// A name used as a function: `Unknown` sends the statement to the primary.
+    fn function(&self, name: &[u8]) -> Verdict;
+    /// Any other name: only `Unsafe` (unlogged table, sequence, a view or RLS table that reaches a
+    /// volatile function) sends the statement to the primary.
+    fn relation(&self, name: &[u8]) -> Verdict;
+}

@@ -1,0 +1,10 @@
+//! What we know of the nodes, immutable: `(snapshot, observation, now)` to snapshot.
+//!
+//! Time is a [`Duration`](std::time::Duration) since the process started, on a monotonic clock
+//! that the caller reads.
+
+pub mod node;
+pub mod snapshot;
+
+pub use node::{Node, NodeId, Position, Role};
+pub use snapshot::Topology;

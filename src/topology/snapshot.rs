@@ -1,0 +1,30 @@
+//! All nodes at one moment.
+
+use super::node::{Node, NodeId, Role};
+use crate::lsn::{Epoch, Timeline};
+
+/// What readers hold: never changed, only replaced.
+#[derive(Clone, Debug, Default)]
+pub struct Topology {
+    /// Begins anew with every lost or replaced primary.
+    pub epoch: Epoch,
+    /// The primary's timeline; `Timeline(0)` while it is not known.
+    pub timeline: Timeline,
+    /// The one node that takes writes, if there is exactly one.
+    pub primary: Option<NodeId>,
+    /// Every configured node, at the index of its id.
+    pub nodes: Vec<Node>,
+}
+
+impl Topology {
+    /// The node of that id, if there is one.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.get(usize::from(id.0))
+    }
+
+    /// Every node found to be a replica, up or not.
+    pub fn replicas(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|n| n.role == Role::Replica)
+    }
+}
