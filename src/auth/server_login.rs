@@ -386,8 +386,7 @@ mod tests {
     use super::*;
     use crate::auth::scram::key::{Iterations, ScramKeys};
 
-    /// Everything that PostgreSQL 15 sent to our login of a role with the password
-    /// 'tide-gate é ①' and our nonce 0x17 * 18, without the ParameterStatus between.
+    /// A login of `m` with the nonce that the recorded exchange below was made with.
     fn login(credential: Option<Credential>) -> ServerLogin {
         ServerLogin::new("m", credential, Nonce::new([0x17; Nonce::RAW_LEN]))
     }
@@ -439,6 +438,27 @@ mod tests {
         assert_eq!(negotiated.version, 3 << 16);
         assert_eq!(negotiated.unknown, ["_pq_.x"]);
         assert_eq!(login.on_message(b'Z', b"I").unwrap_err(), LoginError::Over);
+    }
+
+    #[test]
+    fn a_recorded_login_to_postgres_15_is_accepted() {
+        let recorded = |kind: u32, text: &str| auth(kind, text.as_bytes());
+        let secret = Credential::Password("tide-gate é ①".to_owned());
+        let mut login = login(Some(secret));
+        let list = recorded(10, "SCRAM-SHA-256\0\0");
+        sent(login.on_message(b'R', &list).unwrap());
+        let first = recorded(
+            11,
+            "r=FxcXFxcXFxcXFxcXFxcXFxcXSNeX35Wd4VjVOZcjPlTJWVfN,s=v8lAFVo/Y89zFnPYfFRYFA==,i=4096",
+        );
+        sent(login.on_message(b'R', &first).unwrap());
+        // Only who has hashed the same password, prepared in the same way, finds this right.
+        let last = recorded(12, "v=VyeuyA53q5YnvADnxGhXDJc9nWAzk4QIWKN4pjsZCFU=");
+        login.on_message(b'R', &last).unwrap();
+        login.on_message(b'R', &recorded(0, "")).unwrap();
+        login.on_message(b'S', b"in_hot_standby\0off\0").unwrap();
+        login.on_message(b'K', b"\0\09e\xfd\xb6=C").unwrap();
+        assert!(matches!(login.on_message(b'Z', b"I"), Ok(Step::Ready(_))));
     }
 
     #[test]

@@ -45,7 +45,8 @@ pub(super) fn start_as(
 
 impl AwaitServerFirst {
     /// Takes the server's first message, and gives our last one. With a clear password this
-    /// hashes as often as the server says: a millisecond or so, half a second at worst.
+    /// hashes as often as the server says: a millisecond for PostgreSQL's default, a
+    /// quarter of a second at worst.
     ///
     /// # Errors
     /// The message is too long, malformed or of another exchange, or asks for too much work.

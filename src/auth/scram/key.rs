@@ -28,7 +28,7 @@ pub struct Iterations(u32);
 
 impl Iterations {
     /// More than this is refused: the server chooses the number, and the client does the work
-    /// (about half a second for this many).
+    /// (about a quarter of a second for this many).
     pub const MAX: u32 = 1_000_000;
 
     /// `None` if out of range.
