@@ -140,19 +140,13 @@ impl WalGeometry {
             && segment_size.is_power_of_two()
             && block_size > LONG_PAGE_HEADER
             && segment_size >= block_size;
-        sound.then_some(Self {
-            block_size,
-            segment_size,
-        })
+        sound.then_some(Self { block_size, segment_size })
     }
 }
 
 impl Default for WalGeometry {
     fn default() -> Self {
-        Self {
-            block_size: DEFAULT_WAL_BLOCK_SIZE,
-            segment_size: DEFAULT_WAL_SEGMENT_SIZE,
-        }
+        Self { block_size: DEFAULT_WAL_BLOCK_SIZE, segment_size: DEFAULT_WAL_SEGMENT_SIZE }
     }
 }
 
@@ -163,28 +157,14 @@ mod tests {
     #[test]
     fn text_goes_both_ways() {
         for text in ["0/0", "16/B374D848", "FFFFFFFF/FFFFFFFF"] {
-            assert_eq!(
-                text.parse::<Lsn>().map(|l| l.to_string()).as_deref(),
-                Ok(text)
-            );
+            assert_eq!(text.parse::<Lsn>().map(|l| l.to_string()).as_deref(), Ok(text));
         }
         assert_eq!("0/00000028".parse(), Ok(Lsn(0x28)));
     }
 
     #[test]
     fn what_postgres_refuses_is_refused() {
-        for text in [
-            "",
-            "/",
-            "0/",
-            "/0",
-            "0",
-            "g/0",
-            "0/123456789",
-            "+1/0",
-            "0 /0",
-            "0/0/0",
-        ] {
+        for text in ["", "/", "0/", "/0", "0", "g/0", "0/123456789", "+1/0", "0 /0", "0/0/0"] {
             assert_eq!(text.parse::<Lsn>(), Err(ParseLsnError), "{text}");
         }
     }
@@ -193,21 +173,9 @@ mod tests {
     fn a_position_behind_a_page_header_steps_back_to_the_boundary() {
         let geometry = WalGeometry::default();
         // Both pairs were seen on a real server: after pg_switch_wal(), and a record ending at a page end.
-        assert_eq!(
-            Lsn(0x500_0028).before_page_header(geometry),
-            Lsn(0x500_0000)
-        );
-        assert_eq!(
-            Lsn(0x500_2018).before_page_header(geometry),
-            Lsn(0x500_2000)
-        );
-        assert_eq!(
-            Lsn(0x500_2028).before_page_header(geometry),
-            Lsn(0x500_2028)
-        );
-        assert_eq!(
-            Lsn(0x500_2000).before_page_header(geometry),
-            Lsn(0x500_2000)
-        );
+        assert_eq!(Lsn(0x500_0028).before_page_header(geometry), Lsn(0x500_0000));
+        assert_eq!(Lsn(0x500_2018).before_page_header(geometry), Lsn(0x500_2000));
+        assert_eq!(Lsn(0x500_2028).before_page_header(geometry), Lsn(0x500_2028));
+        assert_eq!(Lsn(0x500_2000).before_page_header(geometry), Lsn(0x500_2000));
     }
 }
