@@ -1,5 +1,7 @@
 //! Messages that we originate, for either side.
 
+use std::borrow::Cow;
+
 use bytes::{BufMut, BytesMut};
 
 use super::client;
@@ -132,9 +134,7 @@ pub fn bare(out: &mut BytesMut, tag: u8) {
 
 /// CommandComplete.
 pub fn command_complete(out: &mut BytesMut, command: &str) {
-    message(out, tag::COMMAND_COMPLETE, |b| {
-        put_cstr(b, command.as_bytes())
-    });
+    message(out, tag::COMMAND_COMPLETE, |b| put_cstr(b, command.as_bytes()));
 }
 
 /// RowDescription with columns of type `text`.
@@ -180,7 +180,7 @@ pub struct Report {
     /// How grave it is.
     pub severity: Severity,
     /// The SQLSTATE: see [`super::sqlstate`].
-    pub sqlstate: &'static str,
+    pub sqlstate: Cow<'static, str>,
     /// What happened.
     pub message: String,
     /// More about it, if there is more.
@@ -192,10 +192,10 @@ pub struct Report {
 impl Report {
     /// The unit failed; the session goes on.
     #[must_use]
-    pub fn error(sqlstate: &'static str, message: impl Into<String>) -> Self {
+    pub fn error(sqlstate: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
-            sqlstate,
+            sqlstate: sqlstate.into(),
             message: message.into(),
             detail: None,
             hint: None,
@@ -204,29 +204,20 @@ impl Report {
 
     /// The connection ends.
     #[must_use]
-    pub fn fatal(sqlstate: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Fatal,
-            ..Self::error(sqlstate, message)
-        }
+    pub fn fatal(sqlstate: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Fatal, ..Self::error(sqlstate, message) }
     }
 
     /// Adds what to do.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
-        Self {
-            hint: Some(hint.into()),
-            ..self
-        }
+        Self { hint: Some(hint.into()), ..self }
     }
 
     /// Adds more about it.
     #[must_use]
     pub fn detail(self, detail: impl Into<String>) -> Self {
-        Self {
-            detail: Some(detail.into()),
-            ..self
-        }
+        Self { detail: Some(detail.into()), ..self }
     }
 
     /// Writes it as an ErrorResponse. A zero byte in a text ends that text.
@@ -239,7 +230,7 @@ impl Report {
             let fields = [
                 (b'S', Some(severity)),
                 (b'V', Some(severity)),
-                (b'C', Some(self.sqlstate)),
+                (b'C', Some(&self.sqlstate)),
                 (b'M', Some(self.message.as_str())),
                 (b'D', self.detail.as_deref()),
                 (b'H', self.hint.as_deref()),
@@ -267,15 +258,10 @@ mod tests {
         let frame = Frame::peek(&out).unwrap().unwrap();
         assert_eq!(frame.len, out.len());
         let read = client::Parse::read(frame.body(&out).unwrap()).unwrap();
-        assert_eq!(
-            (read.name, read.text, read.types),
-            (&b"s"[..], &b"select $1"[..], &b"\0\0"[..])
-        );
+        assert_eq!((read.name, read.text, read.types), (&b"s"[..], &b"select $1"[..], &b"\0\0"[..]));
 
         out.clear();
-        Report::error("53300", "full\0hidden")
-            .hint("wait")
-            .write(&mut out);
+        Report::error("53300", "full\0hidden").hint("wait").write(&mut out);
         let frame = Frame::peek(&out).unwrap().unwrap();
         let fields = Fields::new(frame.body(&out).unwrap());
         assert_eq!(fields.sqlstate(), b"53300");

@@ -80,11 +80,7 @@ impl<'a> Bind<'a> {
     pub fn read(body: &'a [u8]) -> Option<Self> {
         let (portal, rest) = cstr(body)?;
         let (statement, rest) = cstr(rest)?;
-        Some(Self {
-            portal,
-            statement,
-            rest,
-        })
+        Some(Self { portal, statement, rest })
     }
 }
 
@@ -151,11 +147,7 @@ mod tests {
         assert_eq!(query(b"a\0b\0"), None);
         assert_eq!(
             Parse::read(b"s\0select $1\0\0\x01\0\0\0\x17"),
-            Some(Parse {
-                name: b"s",
-                text: b"select $1",
-                types: b"\0\x01\0\0\0\x17"
-            })
+            Some(Parse { name: b"s", text: b"select $1", types: b"\0\x01\0\0\0\x17" })
         );
         assert_eq!(Parse::read(b"s\0select $1\0\0\x02\0\0\0\x17"), None);
         assert_eq!(target(b"Sx\0"), Some(Target::Statement(b"x")));

@@ -26,11 +26,7 @@ pub struct FrameError {
 
 impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "invalid message length in a message of type {:#04x}",
-            self.tag
-        )
+        write!(f, "invalid message length in a message of type {:#04x}", self.tag)
     }
 }
 
@@ -88,15 +84,9 @@ mod tests {
     #[test]
     fn an_impossible_length_is_an_error() {
         assert_eq!(Frame::peek(b"Q\0\0\0\x03"), Err(FrameError { tag: b'Q' }));
-        assert_eq!(
-            Frame::peek(b"Q\xff\xff\xff\xff"),
-            Err(FrameError { tag: b'Q' })
-        );
+        assert_eq!(Frame::peek(b"Q\xff\xff\xff\xff"), Err(FrameError { tag: b'Q' }));
         assert_eq!(Frame::peek(b"Z\0\0\0"), Ok(None));
-        assert_eq!(
-            Frame::peek(b"S\0\0\0\x04"),
-            Ok(Some(Frame { tag: b'S', len: 5 }))
-        );
+        assert_eq!(Frame::peek(b"S\0\0\0\x04"), Ok(Some(Frame { tag: b'S', len: 5 })));
     }
 
     proptest! {

@@ -44,6 +44,8 @@ pub mod tag {
     pub const COPY_OUT: u8 = b'H';
     /// CopyBothResponse.
     pub const COPY_BOTH: u8 = b'W';
+    /// CopyData, from either side.
+    pub const COPY_DATA: u8 = b'd';
     /// FunctionCallResponse.
     pub const FUNCTION_RESULT: u8 = b'V';
     /// NegotiateProtocolVersion.

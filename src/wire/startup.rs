@@ -55,11 +55,7 @@ pub fn length(bytes: &[u8]) -> Result<Option<usize>, StartupError> {
         return Ok(None);
     };
     let len = len as usize;
-    if (8..=MAX_STARTUP).contains(&len) {
-        Ok(Some(len))
-    } else {
-        Err(StartupError)
-    }
+    if (8..=MAX_STARTUP).contains(&len) { Ok(Some(len)) } else { Err(StartupError) }
 }
 
 /// Reads a whole first packet, length word included.
@@ -103,11 +99,7 @@ impl<'a> Parameters<'a> {
         loop {
             let (name, behind) = cstr(rest).ok_or(StartupError)?;
             if name.is_empty() {
-                return if behind.is_empty() {
-                    Ok(())
-                } else {
-                    Err(StartupError)
-                };
+                return if behind.is_empty() { Ok(()) } else { Err(StartupError) };
             }
             let (_, behind) = cstr(behind).ok_or(StartupError)?;
             rest = behind;
@@ -131,10 +123,7 @@ impl<'a> Parameters<'a> {
     /// The last value of that name.
     #[must_use]
     pub fn get(self, name: &[u8]) -> Option<&'a [u8]> {
-        self.iter()
-            .filter(|(n, _)| *n == name)
-            .map(|(_, v)| v)
-            .last()
+        self.iter().filter(|(n, _)| *n == name).map(|(_, v)| v).last()
     }
 }
 
@@ -172,11 +161,7 @@ fn split_options(text: &str) -> Vec<String> {
             words.extend(word.take());
             continue;
         }
-        let letter = if letter == '\\' {
-            letters.next().unwrap_or('\\')
-        } else {
-            letter
-        };
+        let letter = if letter == '\\' { letters.next().unwrap_or('\\') } else { letter };
         word.get_or_insert_default().push(letter);
     }
     words.extend(word);
@@ -201,15 +186,9 @@ mod tests {
         assert_eq!(parse(&packet(GSS_REQUEST, b"")), Ok(First::Gss));
         assert_eq!(
             parse(&packet(CANCEL_REQUEST, b"\0\0\0\x07abcd")),
-            Ok(First::Cancel {
-                pid: 7,
-                key: b"abcd"
-            })
+            Ok(First::Cancel { pid: 7, key: b"abcd" })
         );
-        assert_eq!(
-            parse(&packet(2 << 16, b"")),
-            Ok(First::Version { major: 2, minor: 0 })
-        );
+        assert_eq!(parse(&packet(2 << 16, b"")), Ok(First::Version { major: 2, minor: 0 }));
         let bytes = packet((3 << 16) | 2, b"user\0bob\0database\0shop\0\0");
         let Ok(First::Startup { minor, parameters }) = parse(&bytes) else {
             panic!("not a startup message");
@@ -222,13 +201,7 @@ mod tests {
 
     #[test]
     fn parameters_must_end_where_the_packet_ends() {
-        for rest in [
-            &b"user\0bob"[..],
-            b"user\0bob\0",
-            b"user\0\0extra",
-            b"",
-            b"user\0bob\0\0x",
-        ] {
+        for rest in [&b"user\0bob"[..], b"user\0bob\0", b"user\0\0extra", b"", b"user\0bob\0\0x"] {
             assert_eq!(parse(&packet(3 << 16, rest)), Err(StartupError), "{rest:?}");
         }
     }
