@@ -4,7 +4,10 @@
 //! that the caller reads.
 
 pub mod node;
+pub mod observe;
+pub mod ring;
 pub mod snapshot;
 
 pub use node::{Node, NodeId, Position, Role};
+pub use observe::{Observation, Observer, Report};
 pub use snapshot::Topology;

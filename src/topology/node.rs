@@ -54,12 +54,31 @@ pub struct Node {
     pub polled: Ticket,
     /// What that poll said; `None` after the poll connection broke.
     pub position: Option<Position>,
-    /// Replica: an upper bound of how old its data may be, by the ring of primary polls;
-    /// `None` if not known. Zero for the primary.
-    pub staleness: Option<Duration>,
+    /// Replica: when the newest primary poll was sent that its position covers; it shows every write
+    /// acknowledged before. `None` if not known.
+    pub covered: Option<Duration>,
     /// Replica: since when the oldest primary position that it has not reached is known;
     /// `None` if it has reached all that is known of the primary.
     pub behind_since: Option<Duration>,
     /// Replica: bytes between the primary's last position and its own; `None` if not known.
     pub lag_bytes: Option<u64>,
+}
+
+impl Node {
+    /// An upper bound of how old this replica's data may be; `None` if not known.
+    #[must_use]
+    pub fn staleness(&self, now: Duration) -> Option<Duration> {
+        self.covered.map(|covered| now.saturating_sub(covered))
+    }
+
+    /// How far this replica is behind, for people to look at: zero if it has reached the primary's last known
+    /// position, else [`Self::staleness`]. `None` if not known.
+    #[must_use]
+    pub fn lag(&self, now: Duration) -> Option<Duration> {
+        match (self.position, self.behind_since) {
+            (None, _) => None,
+            (Some(_), None) => self.covered.map(|_| Duration::ZERO),
+            (Some(_), Some(_)) => self.staleness(now),
+        }
+    }
 }

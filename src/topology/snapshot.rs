@@ -10,6 +10,8 @@ pub struct Topology {
     pub epoch: Epoch,
     /// The primary's timeline; `Timeline(0)` while it is not known.
     pub timeline: Timeline,
+    /// The timeline has changed since the process started: a replica must tell its own to be believed.
+    pub switched: bool,
     /// The one node that takes writes, if there is exactly one.
     pub primary: Option<NodeId>,
     /// Every configured node, at the index of its id.
