@@ -11,11 +11,27 @@ pub enum Verdict {
     Unknown,
 }
 
-/// Answers what a name stands for. Names come as PostgreSQL folds them: lower case unless quoted.
+/// Answers what a name stands for. Names come as PostgreSQL folds them: lower case unless quoted,
+/// cut to 63 bytes.
 pub trait Names {
     /// A name used as a function: `Unknown` sends the statement to the primary.
     fn function(&self, name: &[u8]) -> Verdict;
+
     /// Any other name: only `Unsafe` (unlogged table, sequence, a view or RLS table that reaches a
     /// volatile function) sends the statement to the primary.
     fn relation(&self, name: &[u8]) -> Verdict;
+
+    /// A name behind a dot that is not called: `t.f` is `f(t)` if `t` has no column `f`. Only
+    /// `Unsafe` sends the statement to the primary.
+    fn attribute(&self, name: &[u8]) -> Verdict {
+        match self.function(name) {
+            Verdict::Unsafe => Verdict::Unsafe,
+            Verdict::Safe | Verdict::Unknown => Verdict::Safe,
+        }
+    }
+
+    /// An operator, as written: only `Unsafe` sends the statement to the primary.
+    fn operator(&self, _symbol: &[u8]) -> Verdict {
+        Verdict::Safe
+    }
 }

@@ -1,0 +1,290 @@
+//! One database's names: what its functions, relations and operators mean to a replica.
+
+use std::collections::{HashMap, HashSet};
+
+use foldhash::fast::FixedState;
+
+use super::builtin;
+use super::fold::clip;
+use super::names::{Names, Verdict};
+
+/// Reads a database's catalog: rows `(kind text, name text)` for [`CatalogRows::push`].
+///
+/// Runs on any primary from 13 on, for any role that may read the system catalogs.
+pub const CATALOG_QUERY: &str = include_str!("catalog_query.sql");
+
+/// One row with one `bigint`: a counter that moves when the answer of [`CATALOG_QUERY`] may have
+/// changed. It lags by up to a second (statistics), and moves for temporary tables too.
+pub const CHANGE_COUNTER_QUERY: &str = include_str!("change_counter_query.sql");
+
+/// How many names a catalog keeps. Beyond it every name that it does not know is unsafe.
+const NAMES_LIMIT: usize = 200_000;
+
+const FUNCTION: u8 = 1;
+const RELATION: u8 = 2;
+const OPERATOR: u8 = 4;
+
+type Name = Box<[u8]>;
+
+/// The rows of [`CATALOG_QUERY`], as far as they are kept.
+#[derive(Clone, Debug, Default)]
+pub struct CatalogRows {
+    safe_functions: HashSet<Name, FixedState>,
+    special: HashMap<Name, u8, FixedState>,
+    overflow: bool,
+}
+
+impl CatalogRows {
+    /// Adds a row. A kind that is not known (of a later version's query) is taken for every kind
+    /// of danger at once.
+    pub fn push(&mut self, kind: &str, name: &str) {
+        if self.safe_functions.len() + self.special.len() >= NAMES_LIMIT {
+            self.overflow = true;
+            return;
+        }
+        let name: Name = clip(name.as_bytes()).into();
+        let bits = match kind {
+            "safe_function" => {
+                self.safe_functions.insert(name);
+                return;
+            }
+            "unsafe_function" => FUNCTION,
+            "unsafe_relation" => RELATION,
+            "unsafe_operator" => OPERATOR,
+            _ => FUNCTION | RELATION | OPERATOR,
+        };
+        *self.special.entry(name).or_default() |= bits;
+    }
+}
+
+/// What the configuration says about names, each `name` or `schema.name`; the schema is not
+/// looked at. Names fold to lower case unless in double quotes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// Functions that may run on a replica, whatever the catalog says.
+    pub safe_functions: Vec<String>,
+    /// Functions that may not.
+    pub primary_functions: Vec<String>,
+    /// Relations that replicas must not answer for.
+    pub primary_relations: Vec<String>,
+}
+
+/// A database's names. Lookups neither allocate nor lock.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// Safe whatever else is known.
+    trusted: HashSet<Name, FixedState>,
+    /// User functions of which every candidate is safe.
+    safe_functions: HashSet<Name, FixedState>,
+    /// Names of which some object is unsafe, and as what.
+    special: HashMap<Name, u8, FixedState>,
+    /// Operators are in every statement, unsafe ones in few databases.
+    operators: bool,
+    /// Some special relation's name goes beyond ASCII: then it cannot be told apart from others
+    /// that come in another encoding.
+    wide_relations: bool,
+    /// Names had to be left out.
+    overflow: bool,
+}
+
+impl Catalog {
+    /// PostgreSQL's own names alone: what is known of a database before its catalog has been read.
+    #[must_use]
+    pub fn builtin() -> Self {
+        Self::default()
+    }
+
+    /// The catalog of a database, as the configuration corrects it.
+    #[must_use]
+    pub fn build(rows: CatalogRows, overrides: &Overrides) -> Self {
+        let CatalogRows { safe_functions, mut special, overflow } = rows;
+        for name in &overrides.primary_functions {
+            *special.entry(last_part(name)).or_default() |= FUNCTION;
+        }
+        for name in &overrides.primary_relations {
+            *special.entry(last_part(name)).or_default() |= RELATION;
+        }
+        let forced: HashSet<Name> = overrides.primary_functions.iter().map(|name| last_part(name)).collect();
+        let trusted = overrides
+            .safe_functions
+            .iter()
+            .map(|name| last_part(name))
+            // Asked for both, the careful answer counts.
+            .filter(|name| !forced.contains(name))
+            .collect();
+        let wide_relations = special.iter().any(|(name, bits)| bits & RELATION != 0 && !name.is_ascii());
+        let operators = special.values().any(|bits| bits & OPERATOR != 0);
+        Self { trusted, safe_functions, special, operators, wide_relations, overflow }
+    }
+
+    /// How many names are known beside PostgreSQL's own.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.safe_functions.len() + self.special.len()
+    }
+
+    /// Whether nothing is known beside PostgreSQL's own names.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the database has more names than are kept.
+    #[must_use]
+    pub const fn overflowed(&self) -> bool {
+        self.overflow
+    }
+
+    #[inline]
+    fn is_special(&self, name: &[u8], bit: u8) -> bool {
+        !self.special.is_empty() && self.special.get(name).is_some_and(|bits| bits & bit != 0)
+    }
+
+    #[inline]
+    fn is_trusted(&self, name: &[u8]) -> bool {
+        !self.trusted.is_empty() && self.trusted.contains(name)
+    }
+}
+
+impl Names for Catalog {
+    fn function(&self, name: &[u8]) -> Verdict {
+        if self.is_trusted(name) {
+            return Verdict::Safe;
+        }
+        if self.is_special(name, FUNCTION) {
+            return Verdict::Unsafe;
+        }
+        match builtin::function(name) {
+            // An unsafe function of the user's may be among the names that were left out.
+            Verdict::Safe if self.overflow => Verdict::Unsafe,
+            Verdict::Unknown if self.safe_functions.contains(name) && !self.overflow => Verdict::Safe,
+            verdict => verdict,
+        }
+    }
+
+    fn relation(&self, name: &[u8]) -> Verdict {
+        let wide = self.wide_relations && !name.is_ascii();
+        let special = self.overflow || wide || self.is_special(name, RELATION);
+        if special || builtin::is_server_relation(name) { Verdict::Unsafe } else { Verdict::Safe }
+    }
+
+    fn attribute(&self, name: &[u8]) -> Verdict {
+        // None of PostgreSQL's own unsafe functions takes a row, so only the user's count.
+        if self.is_special(name, FUNCTION) && !self.is_trusted(name) {
+            Verdict::Unsafe
+        } else {
+            Verdict::Safe
+        }
+    }
+
+    fn operator(&self, symbol: &[u8]) -> Verdict {
+        if !self.operators && !self.overflow {
+            return Verdict::Safe;
+        }
+        // The two spellings are one operator to PostgreSQL.
+        let symbol = if symbol == b"!=" { b"<>" } else { symbol };
+        if self.overflow || self.is_special(symbol, OPERATOR) { Verdict::Unsafe } else { Verdict::Safe }
+    }
+}
+
+/// The last part of a name out of the configuration, folded as PostgreSQL folds it.
+fn last_part(name: &str) -> Name {
+    let name = name.trim();
+    if let Some(inner) = name.strip_suffix('"') {
+        let start = inner.rfind('"').map_or(0, |at| at + 1);
+        return clip(inner.get(start..).unwrap_or("").as_bytes()).into();
+    }
+    let last = name.rsplit('.').next().unwrap_or(name);
+    clip(last.trim().to_ascii_lowercase().as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn catalog(rows: &[(&str, &str)], overrides: &Overrides) -> Catalog {
+        let mut all = CatalogRows::default();
+        for (kind, name) in rows {
+            all.push(kind, name);
+        }
+        Catalog::build(all, overrides)
+    }
+
+    #[test]
+    fn user_functions_by_their_worst_candidate() {
+        let catalog = catalog(
+            &[
+                ("safe_function", "f"),
+                ("unsafe_function", "g"),
+                ("safe_function", "g"),
+                ("unsafe_function", "lower"),
+                ("safe_function", "nextval"),
+            ],
+            &Overrides::default(),
+        );
+        assert_eq!(catalog.function(b"f"), Verdict::Safe);
+        assert_eq!(catalog.function(b"g"), Verdict::Unsafe);
+        assert_eq!(catalog.function(b"lower"), Verdict::Unsafe, "shadowed by a volatile one");
+        assert_eq!(catalog.function(b"nextval"), Verdict::Unsafe, "the built-in one stays");
+        assert_eq!(catalog.function(b"upper"), Verdict::Safe);
+        assert_eq!(catalog.function(b"h"), Verdict::Unknown);
+        assert_eq!(catalog.attribute(b"g"), Verdict::Unsafe);
+        assert_eq!(catalog.attribute(b"nextval"), Verdict::Safe);
+    }
+
+    #[test]
+    fn relations_and_operators() {
+        let catalog = catalog(
+            &[("unsafe_relation", "seq"), ("unsafe_operator", "<>"), ("unsafe_relation", "caf\u{e9}")],
+            &Overrides::default(),
+        );
+        assert_eq!(catalog.relation(b"seq"), Verdict::Unsafe);
+        assert_eq!(catalog.relation(b"t"), Verdict::Safe);
+        assert_eq!(catalog.relation(b"pg_locks"), Verdict::Unsafe);
+        assert_eq!(catalog.relation(b"caf\xe9"), Verdict::Unsafe, "the same name in Latin-1");
+        assert_eq!(catalog.operator(b"!="), Verdict::Unsafe);
+        assert_eq!(catalog.operator(b"="), Verdict::Safe);
+        assert_eq!(catalog.function(b"seq"), Verdict::Unknown);
+    }
+
+    #[test]
+    fn the_configuration_has_the_last_word() {
+        let overrides = Overrides {
+            safe_functions: vec!["app.Report".into(), "both".into(), "\"Odd Name\"".into()],
+            primary_functions: vec!["lower".into(), "both".into()],
+            primary_relations: vec!["public.hot".into(), "app.\"Hot\"".into()],
+        };
+        let catalog = catalog(&[("unsafe_function", "report")], &overrides);
+        assert_eq!(catalog.function(b"report"), Verdict::Safe);
+        assert_eq!(catalog.attribute(b"report"), Verdict::Safe);
+        assert_eq!(catalog.function(b"Odd Name"), Verdict::Safe);
+        assert_eq!(catalog.function(b"both"), Verdict::Unsafe);
+        assert_eq!(catalog.function(b"lower"), Verdict::Unsafe);
+        assert_eq!(catalog.relation(b"hot"), Verdict::Unsafe);
+        assert_eq!(catalog.relation(b"Hot"), Verdict::Unsafe);
+        assert_eq!(catalog.relation(b"cold"), Verdict::Safe);
+    }
+
+    #[test]
+    fn beyond_the_limit_the_unknown_is_unsafe() {
+        let mut rows = CatalogRows::default();
+        for n in 0..=NAMES_LIMIT {
+            rows.push("safe_function", &format!("f{n}"));
+        }
+        let catalog = Catalog::build(rows, &Overrides::default());
+        assert!(catalog.overflowed());
+        assert_eq!(catalog.len(), NAMES_LIMIT);
+        assert_eq!(catalog.relation(b"anything"), Verdict::Unsafe);
+        assert_eq!(catalog.function(b"anything"), Verdict::Unknown);
+        assert_eq!(catalog.function(b"f1"), Verdict::Unknown);
+        assert_eq!(catalog.function(b"lower"), Verdict::Unsafe);
+        assert_eq!(catalog.operator(b"+"), Verdict::Unsafe);
+    }
+
+    #[test]
+    fn kinds_of_later_versions_are_dangers() {
+        let catalog = catalog(&[("unsafe_weather", "x")], &Overrides::default());
+        assert_eq!(catalog.function(b"x"), Verdict::Unsafe);
+        assert_eq!(catalog.relation(b"x"), Verdict::Unsafe);
+    }
+}

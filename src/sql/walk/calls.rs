@@ -1,0 +1,87 @@
+//! What names stand for: relations, attributes and calls.
+
+use super::super::command::{Effects, Reason};
+use super::super::fold::{LONGEST, fold};
+use super::super::keyword::Key;
+use super::super::names::Verdict;
+use super::super::scan::{Kind, Token};
+use super::super::special::special_function;
+use super::{Before, Copying, Walk};
+
+impl Walk<'_, '_> {
+    /// One part of a possibly qualified name; `chain` tells what stands in front of all of it.
+    #[inline]
+    pub(super) fn name(&mut self, token: Token) {
+        match self.cursor.peek().kind {
+            Kind::Dot => self.qualifier(token),
+            Kind::Open => self.call(token, false),
+            _ => self.relation(token),
+        }
+        self.before = Before::Name;
+    }
+
+    /// Nothing asks for names once the statement is bound for the primary.
+    #[inline]
+    fn asks(&self) -> bool {
+        self.reason.is_none() && self.copying != Copying::Options
+    }
+
+    fn qualifier(&mut self, token: Token) {
+        let mut buffer = [0; LONGEST];
+        let name = fold(token.kind, self.cursor.bytes(token), &mut buffer);
+        if name == b"pg_temp" || name.starts_with(b"pg_temp_") {
+            self.leave(Effects::TEMPORARY);
+            self.raise(Reason::Relation);
+        }
+    }
+
+    #[inline]
+    fn relation(&mut self, token: Token) {
+        if !self.asks() {
+            return;
+        }
+        let mut buffer = [0; LONGEST];
+        let name = fold(token.kind, self.cursor.bytes(token), &mut buffer);
+        if self.names.relation(name) == Verdict::Unsafe {
+            self.raise(Reason::Relation);
+        } else if self.before == Before::Dot && self.names.attribute(name) == Verdict::Unsafe {
+            self.raise(Reason::Function);
+        }
+    }
+
+    /// A name in front of a parenthesis. `syntax`: it is a keyword at its place, unless the
+    /// catalog knows better.
+    pub(super) fn call(&mut self, token: Token, syntax: bool) {
+        match self.chain {
+            // An alias with its columns: FROM (..) t(a, b), FROM f(..) WITH ORDINALITY t(a, b).
+            Before::Close | Before::Word(Key::Ordinality) => return,
+            // A type with its modifiers, or again an alias.
+            Before::Word(Key::As) | Before::Cast => return self.relation(token),
+            // COPY t (a, b).
+            _ if self.copying != Copying::Not && self.depth == 0 => return self.relation(token),
+            _ => {}
+        }
+        let mut buffer = [0; LONGEST];
+        let name = fold(token.kind, self.cursor.bytes(token), &mut buffer);
+        let special = special_function(name);
+        if let Some(special) = special {
+            self.leave(special.effects);
+            if name == b"set_config" {
+                self.set_configs = self.set_configs.saturating_add(1);
+            }
+        }
+        if !self.asks() {
+            return;
+        }
+        let reason = match self.names.function(name) {
+            Verdict::Safe => {
+                self.setting = name == b"current_setting";
+                return;
+            }
+            Verdict::Unknown if syntax => return,
+            Verdict::Unsafe => Reason::Function,
+            Verdict::Unknown => Reason::UnknownFunction,
+        };
+        self.doubt = Some(special.map_or(reason, |special| special.reason));
+    }
+}
