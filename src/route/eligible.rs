@@ -1,0 +1,62 @@
+//! Which replicas may serve a read. What is not known is not fresh.
+
+use std::time::Duration;
+
+use super::ask::{Ask, Level, View};
+use crate::lsn::Lsn;
+use crate::topology::{Node, Role, Topology};
+
+/// Whether a replica could serve reads at all: it is up, and what it replays is the primary's history.
+#[must_use]
+pub fn is_candidate(node: &Node, topology: &Topology, ask: &Ask<'_>) -> bool {
+    let Some(position) = node.position else { return false };
+    let same_history = if topology.switched {
+        position.timeline == topology.timeline
+    } else {
+        // Without a switch there is one history only; a monitor without privileges cannot ask for the timeline.
+        position.timeline.0 == 0 || topology.timeline.0 == 0 || position.timeline == topology.timeline
+    };
+    node.role == Role::Replica && node.up && same_history && !ask.avoid.contains(&node.id)
+}
+
+/// Whether a replica may serve this read of this session.
+#[must_use]
+pub fn may_use(node: &Node, topology: &Topology, ask: &Ask<'_>, view: &View<'_>, now: Duration) -> bool {
+    if !is_candidate(node, topology, ask) {
+        return false;
+    }
+    let young = match ask.max_staleness {
+        Some(bound) => node.staleness(now).is_some_and(|s| s <= bound),
+        None => true,
+    };
+    young && (ask.level == Level::Eventual || shows_what_is_needed(node, topology, view))
+}
+
+fn shows_what_is_needed(node: &Node, topology: &Topology, view: &View<'_>) -> bool {
+    // Whatever the session saw on this very server, it will see there again.
+    let settled = view.open.iter().all(|o| o.node == node.id && o.server_epoch == node.server_epoch);
+    let reached = match node.position {
+        _ if view.need.lsn == Lsn::ZERO => true,
+        Some(position) => {
+            let comparable = if topology.primary.is_some() {
+                view.need.epoch == topology.epoch
+            } else {
+                // Nobody can begin anew; on one timeline positions stay comparable.
+                position.timeline == view.need.timeline || !topology.switched
+            };
+            comparable && position.lsn >= view.need.lsn
+        }
+        None => false,
+    };
+    settled && reached
+}
+
+/// Whether waiting for this replica is likely to help: at its last poll it was not further behind than `wait`.
+#[must_use]
+pub fn is_promising(node: &Node, wait: Duration) -> bool {
+    match (node.position, node.behind_since) {
+        (Some(position), Some(since)) => position.sent.saturating_sub(since) <= wait,
+        (Some(_), None) => true,
+        (None, _) => false,
+    }
+}
