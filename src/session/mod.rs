@@ -1,1 +1,33 @@
 //! One client's state: freshness, settings, prepared statements, transaction.
+//!
+//! Reading order: [`collect`] finds the units in what the client sends, [`judge`] folds their
+//! texts into one verdict, [`translate`] turns a unit into what one server must get, and
+//! [`replies`] says what of the server's answer the client may see.
+
+pub mod collect;
+pub mod freshness;
+#[cfg(test)]
+mod freshness_tests;
+pub mod judge;
+pub mod local;
+pub mod notes;
+pub mod pins;
+pub mod prepared;
+pub mod replies;
+pub mod settings;
+pub mod state;
+#[cfg(test)]
+mod stream_tests;
+pub mod transaction;
+pub mod translate;
+
+pub use collect::{Collected, Collector, Unit};
+pub use freshness::Freshness;
+pub use judge::Verdict;
+pub use notes::{Note, notes};
+pub use pins::Pins;
+pub use prepared::{ClientStatements, ServerStatements, Shared, SharedStatement, Statements};
+pub use replies::{Before, Event, Expect, Replies, Undone};
+pub use settings::SettingsMap;
+pub use state::Session;
+pub use transaction::{Change, Changes};

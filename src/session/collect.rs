@@ -1,0 +1,320 @@
+//! Finds units in what a client sends: one Query, or everything up to a Sync.
+
+use super::judge::Verdict;
+use super::prepared::ClientStatements;
+use crate::sql::{Access, Dialect, Names, classify};
+use crate::wire::client::{self, Bind, Parse, Target, tag};
+use crate::wire::{Frame, FrameError};
+
+/// A Query or Parse up to this many bytes is read as a whole before it goes anywhere.
+pub const MAX_TEXT: usize = 16 * 1024 * 1024;
+
+/// A pipeline of more bytes than this before its Sync goes to the primary as it comes.
+pub const MAX_PIPELINE: usize = 256 * 1024;
+
+/// What the collector needs to judge texts by.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// What names stand for in the session's database.
+    pub names: &'a dyn Names,
+    /// How literals are read.
+    pub dialect: Dialect,
+    /// The session's prepared statements.
+    pub statements: &'a ClientStatements,
+}
+
+/// How the messages of a unit end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// By its Query or FunctionCall, or by a Sync.
+    Closed,
+    /// By a Flush, behind nothing but Parse, Describe and Close of statements: it leaves no transaction open
+    /// that the rest of the pipeline could need, so it can stand alone. asyncpg prepares like this.
+    Flushed,
+    /// More of the same unit follows: it was flushed, or is too large to wait for its Sync.
+    Open,
+}
+
+/// One unit, which stands at the start of the buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Unit {
+    /// Its bytes. A last message that is not complete is not counted.
+    pub len: usize,
+    /// Whether more follows.
+    pub end: End,
+    /// What its texts say.
+    pub verdict: Verdict,
+    /// A single Query message.
+    pub simple: bool,
+    /// It names a prepared statement, uses one of an earlier unit, or parses the unnamed one elsewhere than at its
+    /// start: it cannot be passed on as it is.
+    pub named: bool,
+    /// It has messages besides Sync.
+    pub any: bool,
+    /// It has nothing but Close messages for statements, and Sync.
+    pub only_closes: bool,
+    /// A text was too large to be judged: anything may have changed.
+    pub unread: bool,
+    /// It uses a statement whose text is not known: one of SQL PREPARE, or one that does not exist.
+    pub unknown: bool,
+    /// It has a FunctionCall.
+    pub function_call: bool,
+    /// Where the last Parse message for the unnamed statement stands, from its tag to its end.
+    pub unnamed: Option<(usize, usize)>,
+}
+
+impl Unit {
+    /// Whether all of it is there, so that it can be judged, and sent again if need be.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.end != End::Open
+    }
+
+    /// Whether all of it was judged, and nothing in it can write.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.is_judged() && self.verdict.texts > 0 && self.verdict.access() == Access::Read
+    }
+
+    /// Whether all of it was judged.
+    #[must_use]
+    pub fn is_judged(&self) -> bool {
+        self.is_whole() && !self.unread && !self.unknown && !self.function_call
+    }
+}
+
+/// What stands at the start of the buffer.
+#[derive(Clone, Copy, Debug)]
+pub enum Collected {
+    /// Not yet a unit: read more.
+    More,
+    /// A unit.
+    Unit(Unit),
+    /// Terminate.
+    Terminate,
+    /// That many bytes, of which not all need have come, of COPY data which nobody waits for:
+    /// PostgreSQL ignores them, too.
+    Stray(usize),
+    /// A message type that does not exist, or not here.
+    Unknown(u8),
+    /// A message whose body cannot be read.
+    Malformed(u8),
+    /// A length that cannot be.
+    Broken(FrameError),
+}
+
+/// Reads one unit's messages as they arrive, each of them once.
+#[derive(Debug, Default)]
+pub struct Collector {
+    at: usize,
+    verdict: Verdict,
+    started: Option<Started>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Started {
+    named: bool,
+    only_closes: bool,
+    only_prepares: bool,
+    unnamed: Option<(usize, usize)>,
+    function_call: bool,
+    unknown: bool,
+}
+
+impl Collector {
+    /// Whether part of a unit has been read.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.at == 0
+    }
+
+    /// Looks at what has come since the last call. `buffer` starts with the unit's first byte.
+    /// After anything but [`Collected::More`] the collector stands at the beginning again.
+    pub fn collect(&mut self, buffer: &[u8], context: &Context<'_>) -> Collected {
+        loop {
+            let rest = buffer.get(self.at..).unwrap_or_default();
+            let frame = match Frame::peek(rest) {
+                Ok(Some(frame)) => frame,
+                Ok(None) if self.at >= MAX_PIPELINE => return self.finish(End::Open, false),
+                Ok(None) => return Collected::More,
+                Err(error) => return self.give_up(Collected::Broken(error)),
+            };
+            let Some(body) = frame.body(rest) else {
+                return self.incomplete(frame);
+            };
+            if let Some(found) = self.message(frame, body, context) {
+                return found;
+            }
+            if self.at >= MAX_PIPELINE {
+                return self.finish(End::Open, false);
+            }
+        }
+    }
+
+    /// A message of which only a part has come.
+    fn incomplete(&mut self, frame: Frame) -> Collected {
+        match frame.tag {
+            tag::QUERY | tag::PARSE if frame.len > MAX_TEXT => {
+                if self.started.is_none() {
+                    self.started = Some(Started::new(false));
+                }
+                self.finish(End::Open, true)
+            }
+            tag::QUERY | tag::PARSE => Collected::More,
+            tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL if self.started.is_none() => {
+                self.give_up(Collected::Stray(frame.len))
+            }
+            t if !client::is_known(t) => self.give_up(Collected::Unknown(t)),
+            _ if self.at + frame.len > MAX_PIPELINE => {
+                if self.started.is_none() {
+                    self.started = Some(Started::new(false));
+                }
+                self.finish(End::Open, false)
+            }
+            _ => Collected::More,
+        }
+    }
+
+    fn message(&mut self, frame: Frame, body: &[u8], context: &Context<'_>) -> Option<Collected> {
+        let first = self.started.is_none();
+        let mut started = self.started.unwrap_or(Started::new(true));
+        match frame.tag {
+            tag::QUERY => {
+                let Some(text) = client::query(body) else {
+                    return Some(self.give_up(Collected::Malformed(frame.tag)));
+                };
+                self.verdict.fold(text, &classify(text, context.names, context.dialect));
+                started.only_closes = false;
+                self.at += frame.len;
+                self.started = Some(started);
+                return Some(self.finish_as(End::Closed, false, first));
+            }
+            tag::PARSE => {
+                let Some(parse) = Parse::read(body) else {
+                    return Some(self.give_up(Collected::Malformed(frame.tag)));
+                };
+                self.verdict.fold(parse.text, &classify(parse.text, context.names, context.dialect));
+                started.only_closes = false;
+                // One for the unnamed statement leads a unit that is passed on as it stands: only there does an
+                // error before its ParseComplete tell that it failed, rather than was skipped.
+                started.named |= !parse.name.is_empty() || self.at > 0;
+                if parse.name.is_empty() {
+                    started.unnamed = Some((self.at, self.at + frame.len));
+                }
+            }
+            tag::BIND => {
+                let Some(bind) = Bind::read(body) else {
+                    return Some(self.give_up(Collected::Malformed(frame.tag)));
+                };
+                started.only_closes = false;
+                started.only_prepares = false;
+                self.mention(bind.statement, &mut started, context);
+            }
+            tag::DESCRIBE => {
+                started.only_closes = false;
+                match client::target(body) {
+                    Some(Target::Statement(name)) => self.mention(name, &mut started, context),
+                    Some(Target::Portal(_)) => started.only_prepares = false,
+                    None => return Some(self.give_up(Collected::Malformed(frame.tag))),
+                }
+            }
+            tag::CLOSE => match client::target(body) {
+                Some(Target::Statement(_)) => started.named = true,
+                Some(Target::Portal(_)) => {
+                    started.only_closes = false;
+                    started.only_prepares = false;
+                }
+                None => return Some(self.give_up(Collected::Malformed(frame.tag))),
+            },
+            tag::EXECUTE => {
+                started.only_closes = false;
+                started.only_prepares = false;
+            }
+            tag::SYNC => {
+                self.at += frame.len;
+                self.started = Some(started);
+                return Some(self.finish(End::Closed, false));
+            }
+            tag::FLUSH => {
+                let end = if started.only_prepares { End::Flushed } else { End::Open };
+                self.at += frame.len;
+                self.started = Some(started);
+                return Some(self.finish(end, false));
+            }
+            tag::FUNCTION_CALL => {
+                started.only_closes = false;
+                started.function_call = true;
+                self.at += frame.len;
+                self.started = Some(started);
+                return Some(self.finish(End::Closed, false));
+            }
+            tag::TERMINATE => return Some(self.give_up(Collected::Terminate)),
+            tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL if first => {
+                return Some(self.give_up(Collected::Stray(frame.len)));
+            }
+            // In the middle of a pipeline: passed on, where PostgreSQL ignores it.
+            tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => {}
+            other => return Some(self.give_up(Collected::Unknown(other))),
+        }
+        self.at += frame.len;
+        self.started = Some(started);
+        None
+    }
+
+    /// A statement is used: what it says counts, unless it was parsed in this very unit.
+    fn mention(&mut self, name: &[u8], started: &mut Started, context: &Context<'_>) {
+        if name.is_empty() && started.unnamed.is_some() {
+            return;
+        }
+        started.named = true;
+        match context.statements.text(name) {
+            Some(text) => self.verdict.fold(text, &classify(text, context.names, context.dialect)),
+            None => started.unknown = true,
+        }
+    }
+
+    fn finish(&mut self, end: End, unread: bool) -> Collected {
+        self.finish_as(end, unread, false)
+    }
+
+    fn finish_as(&mut self, end: End, unread: bool, simple: bool) -> Collected {
+        let Self { at, verdict, started } = std::mem::take(self);
+        let started = started.unwrap_or(Started::new(true));
+        let sync_only = at == client::SYNC_MESSAGE.len() && end == End::Closed && !simple;
+        Collected::Unit(Unit {
+            len: at,
+            end,
+            verdict,
+            simple,
+            named: started.named,
+            any: !sync_only,
+            only_closes: started.only_closes && end != End::Open,
+            unread,
+            unknown: started.unknown,
+            function_call: started.function_call,
+            unnamed: started.unnamed,
+        })
+    }
+
+    fn give_up(&mut self, found: Collected) -> Collected {
+        // What came before a message that cannot be taken goes first.
+        if self.at > 0 {
+            return self.finish(End::Open, false);
+        }
+        *self = Self::default();
+        found
+    }
+}
+
+impl Started {
+    const fn new(only_closes: bool) -> Self {
+        Self {
+            named: false,
+            only_closes,
+            only_prepares: only_closes,
+            unnamed: None,
+            function_call: false,
+            unknown: false,
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! Freshness against a simulated cluster: sessions read and write by the same calls as `client::place` and
+//! `client::unit`, and what the servers really showed them is the judge.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{TestError, TestRunner};
+
+use super::Freshness;
+use crate::lsn::{Lsn, Ticket, Timeline, WalGeometry};
+use crate::route::{Ask, Budget, Decision, Level, Want, Why, decide};
+use crate::sql::Reason;
+use crate::topology::{NodeId, Observation, Observer, Report};
+
+/// Who routes: we, or somebody who gets it wrong in a way that the oracle must see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Router {
+    Ours,
+    /// Any replica will do.
+    Naive,
+    /// Takes the last poll's number instead of the next one's.
+    LastPoll,
+    /// Takes the server epoch when the unit ends, not that of its connection.
+    EpochOfTheEnd,
+    /// Uses a connection to a server that may have crashed since it was last polled.
+    Unconfirmed,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// A replica replays up to so many entries.
+    Replay(usize, usize),
+    Pause(usize),
+    /// A server crashes and is back at once; a replica without its last entries.
+    Crash(usize, usize),
+    /// The poll connection is found broken, and a new one is made.
+    Lost(usize),
+    /// The next step of a poll: sent, position taken, answered.
+    Poll(usize),
+    /// A replica is promoted; whether the old primary lives on.
+    Promote(usize, bool),
+    /// A node becomes a standby of the primary, rewound if its history is another.
+    Follow(usize, usize),
+    /// The next step of a session: begin (what, is chosen by the number), run a statement, end.
+    Session(usize, u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let (n, s) = (0usize..4, 0usize..6);
+    let step = prop_oneof![
+        12 => (n.clone(), 1usize..6).prop_map(|(n, k)| Step::Replay(n, k)),
+        1 => n.clone().prop_map(Step::Pause),
+        2 => (n.clone(), 0usize..8).prop_map(|(n, k)| Step::Crash(n, k)),
+        4 => n.clone().prop_map(Step::Lost),
+        30 => n.clone().prop_map(Step::Poll),
+        1 => (n.clone(), any::<bool>()).prop_map(|(n, lives)| Step::Promote(n, lives)),
+        3 => (n, 0usize..4).prop_map(|(n, k)| Step::Follow(n, k)),
+        40 => (s, any::<u8>()).prop_map(|(s, what)| Step::Session(s, what)),
+    ];
+    vec(step, 1..400)
+}
+
+/// A server. Its log holds the numbers of the writes that it shows.
+#[derive(Clone, Debug, Default)]
+struct Server {
+    log: Vec<u32>,
+    timeline: u32,
+    writer: bool,
+    paused: bool,
+    /// Counts its crashes: a connection lives in one of them.
+    life: u32,
+    probe: u32,
+    polls: u64,
+    flight: Option<(u64, Duration, Option<Report>)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    node: NodeId,
+    life: u32,
+    epoch: u32,
+    write: bool,
+    written: Option<u32>,
+}
+
+struct Client {
+    level: Level,
+    freshness: Freshness,
+    running: Option<Running>,
+    waiting: Option<Duration>,
+    wrote: Vec<u32>,
+    read: Vec<u32>,
+}
+
+struct World {
+    servers: Vec<Server>,
+    primary: usize,
+    observer: Observer,
+    clients: Vec<Client>,
+    lost: HashSet<u32>,
+    writes: u32,
+    now: Duration,
+    router: Router,
+    tells: bool,
+    wait: Duration,
+}
+
+fn id(n: usize) -> NodeId {
+    NodeId(n as u16)
+}
+
+fn common(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+impl World {
+    fn new(router: Router, tells: bool, wait: u64) -> Self {
+        let names: Vec<_> = (0..4).map(|n| format!("n{n}").into()).collect();
+        let mut servers = vec![Server { timeline: 1, ..Server::default() }; 4];
+        servers[0].writer = true;
+        let levels = [Level::Session, Level::ReadYourWrites];
+        let client = |n| Client {
+            level: levels[n % 2],
+            freshness: Freshness::new(n),
+            running: None,
+            waiting: None,
+            wrote: Vec::new(),
+            read: Vec::new(),
+        };
+        Self {
+            servers,
+            primary: 0,
+            observer: Observer::new(&names),
+            clients: (0..6).map(client).collect(),
+            lost: HashSet::new(),
+            writes: 0,
+            now: Duration::ZERO,
+            router,
+            tells,
+            wait: Duration::from_millis(wait),
+        }
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), String> {
+        self.now += Duration::from_millis(1);
+        match step {
+            Step::Replay(n, k) => self.replay(n, k),
+            Step::Pause(n) => self.servers[n].paused ^= true,
+            Step::Crash(n, back) => self.crash(n, if n == self.primary { 0 } else { back }),
+            Step::Lost(n) => self.break_poll(n),
+            Step::Poll(n) => self.poll(n),
+            Step::Promote(n, lives) => self.promote(n, lives),
+            Step::Follow(n, back) => self.follow(n, back),
+            Step::Session(n, what) => return self.client(n, what),
+        }
+        Ok(())
+    }
+
+    fn replay(&mut self, n: usize, k: usize) {
+        let log = self.servers[self.primary].log.clone();
+        let timeline = self.servers[self.primary].timeline;
+        let server = &mut self.servers[n];
+        if !server.writer && !server.paused && server.timeline == timeline {
+            let from = server.log.len().min(log.len());
+            server.log.extend(log[from..].iter().take(k));
+        }
+    }
+
+    fn crash(&mut self, n: usize, back: usize) {
+        let server = &mut self.servers[n];
+        server.life += 1;
+        if !server.writer {
+            server.log.truncate(server.log.len().saturating_sub(back));
+        }
+    }
+
+    fn break_poll(&mut self, n: usize) {
+        self.servers[n].probe = self.servers[n].life;
+        self.servers[n].flight = None;
+        self.observer.observe(id(n), Observation::Lost);
+    }
+
+    fn poll(&mut self, n: usize) {
+        let (now, tells) = (self.now, self.tells);
+        let server = &mut self.servers[n];
+        match server.flight {
+            None => {
+                server.polls += 1;
+                server.flight = Some((server.polls, now, None));
+            }
+            Some((ticket, sent, None)) if server.probe == server.life => {
+                // No position lies where a page header could be taken off.
+                let lsn = Lsn(1000 + server.log.len() as u64);
+                let report = Report {
+                    in_recovery: !server.writer,
+                    lsn,
+                    flushed: lsn,
+                    timeline: Timeline(if tells || server.writer { server.timeline } else { 0 }),
+                    system: 7,
+                    geometry: WalGeometry::default(),
+                };
+                server.flight = Some((ticket, sent, Some(report)));
+            }
+            Some((_, _, None)) => {}
+            Some((ticket, sent, Some(report))) => {
+                server.flight = None;
+                let ticket = Ticket(ticket);
+                self.observer.observe(id(n), Observation::Polled { ticket, sent, received: now, report });
+            }
+        }
+    }
+
+    fn promote(&mut self, n: usize, old_lives: bool) {
+        if self.servers[n].writer {
+            return;
+        }
+        let newest = self.servers.iter().map(|s| s.timeline).max().unwrap_or_default();
+        let old = std::mem::replace(&mut self.primary, n);
+        let kept: HashSet<u32> = self.servers[n].log.iter().copied().collect();
+        self.lost.extend(self.servers.iter().flat_map(|s| &s.log).filter(|w| !kept.contains(w)));
+        self.servers[n].timeline = newest + 1;
+        self.servers[n].writer = true;
+        if !old_lives {
+            self.follow(old, 0);
+        }
+    }
+
+    fn follow(&mut self, n: usize, back: usize) {
+        if n == self.primary {
+            return;
+        }
+        let Server { log, timeline, .. } = self.servers[self.primary].clone();
+        let server = &mut self.servers[n];
+        if server.writer || common(&server.log, &log) < server.log.len() {
+            server.life += 1;
+            server.writer = false;
+            server.log.truncate(common(&server.log, &log).saturating_sub(back));
+        }
+        server.timeline = timeline;
+    }
+
+    fn client(&mut self, n: usize, what: u8) -> Result<(), String> {
+        let Some(mut running) = self.clients[n].running else {
+            self.begin(n, what.is_multiple_of(4));
+            return Ok(());
+        };
+        let server = &mut self.servers[usize::from(running.node.0)];
+        let alive = server.life == running.life;
+        if alive && what.is_multiple_of(2) {
+            if !running.write {
+                let shown = server.log.clone();
+                return self.judge(n, shown);
+            }
+            // A server that has become a standby refuses.
+            if running.written.is_none() && server.writer {
+                self.writes += 1;
+                server.log.push(self.writes);
+                running.written = Some(self.writes);
+                if usize::from(running.node.0) != self.primary {
+                    self.lost.insert(self.writes);
+                }
+            }
+            self.clients[n].running = Some(running);
+            return Ok(());
+        }
+        self.end(n, running);
+        Ok(())
+    }
+
+    fn begin(&mut self, n: usize, write: bool) {
+        let topology = self.observer.topology();
+        let client = &mut self.clients[n];
+        let servers = &self.servers;
+        client.freshness.resolve(topology, |node| Ticket(servers[usize::from(node.0)].polls + 1));
+        let want = if write { Want::Primary(Why::Statement(Reason::Write)) } else { Want::Read(Why::Read) };
+        let ask = Ask {
+            want,
+            level: if self.router == Router::Naive { Level::Eventual } else { client.level },
+            max_staleness: None,
+            replica_wait: self.wait,
+            wait_over_budget: false,
+            deadline: Duration::from_millis(20),
+            waited_since: client.waiting,
+            avoid: &[],
+        };
+        let mut budget = Budget::new(None, 1);
+        match decide(&ask, &client.freshness.view(), topology, self.now, &mut budget) {
+            Decision::Go { node, .. } => {
+                client.waiting = None;
+                let server = &self.servers[usize::from(node.0)];
+                // Dialling a server that is not the polled one any more fails.
+                if server.life == server.probe || self.router == Router::Unconfirmed {
+                    let epoch = topology.node(node).unwrap().server_epoch;
+                    client.running = Some(Running { node, life: server.life, epoch, write, written: None });
+                }
+            }
+            Decision::Wait { .. } => client.waiting = client.waiting.or(Some(self.now)),
+            _ => client.waiting = None,
+        }
+    }
+
+    /// The client has the answer to a unit, or its server connection broke.
+    fn end(&mut self, n: usize, running: Running) {
+        let topology = self.observer.topology();
+        let polls = self.servers[usize::from(running.node.0)].polls;
+        let next = Ticket(if self.router == Router::LastPoll { polls } else { polls + 1 });
+        let epoch = match self.router {
+            Router::EpochOfTheEnd => topology.node(running.node).unwrap().server_epoch,
+            _ => running.epoch,
+        };
+        let client = &mut self.clients[n];
+        if running.write {
+            client.freshness.wrote(running.node, next, epoch);
+            client.wrote.extend(running.written);
+        } else {
+            client.freshness.read_on(running.node, next, epoch, topology, client.level);
+        }
+        client.running = None;
+    }
+
+    fn judge(&mut self, n: usize, shown: Vec<u32>) -> Result<(), String> {
+        let set: HashSet<u32> = shown.iter().copied().collect();
+        let missing = |w: &&u32| !set.contains(w) && !self.lost.contains(w);
+        let client = &mut self.clients[n];
+        if let Some(w) = client.wrote.iter().find(missing) {
+            return Err(format!("session {n} does not see its write {w}"));
+        }
+        if client.level == Level::Session {
+            if let Some(w) = client.read.iter().find(missing) {
+                return Err(format!("session {n} does not see {w}, which it has read"));
+            }
+            client.read = shown;
+        }
+        Ok(())
+    }
+
+    /// Everything under way ends, and every node is a standby of the primary, up to date, and polled.
+    fn settle(&mut self) {
+        for n in 0..self.clients.len() {
+            if let Some(running) = self.clients[n].running {
+                self.end(n, running);
+            }
+        }
+        for n in 0..self.servers.len() {
+            self.follow(n, 0);
+            self.servers[n].paused = false;
+            self.replay(n, usize::MAX);
+            if self.servers[n].probe != self.servers[n].life {
+                self.break_poll(n);
+            }
+        }
+        self.poll_all();
+    }
+
+    fn poll_all(&mut self) {
+        // A poll may be under way: two of them, three steps each.
+        for step in 0..24 {
+            self.now += Duration::from_millis(1);
+            self.poll(step % 4);
+        }
+    }
+
+    /// Where a read of this session goes.
+    fn read(&mut self, n: usize) -> Option<usize> {
+        self.begin(n, false);
+        let running = self.clients[n].running?;
+        self.end(n, running);
+        Some(usize::from(running.node.0))
+    }
+}
+
+fn play(world: &mut World, steps: &[Step]) -> Result<(), TestCaseError> {
+    for (at, step) in steps.iter().enumerate() {
+        world.step(*step).map_err(|e| TestCaseError::fail(format!("step {at}: {e}")))?;
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_session_sees_less_than_it_wrote_or_read(steps in steps(), tells: bool, wait in 0u64..8) {
+        play(&mut World::new(Router::Ours, tells, wait), &steps)?;
+    }
+
+    #[test]
+    fn when_all_is_replayed_and_polled_replicas_serve_in_turn(steps in steps(), wait in 0u64..8) {
+        let mut world = World::new(Router::Ours, true, wait);
+        play(&mut world, &steps)?;
+        world.settle();
+        // Whoever holds a position of an older epoch asks for a poll of the primary now.
+        for n in 0..6 {
+            world.clients[n].waiting = None;
+            world.read(n);
+            world.clients[n].running = None;
+        }
+        world.poll_all();
+        for n in 0..6 {
+            world.clients[n].waiting = None;
+            let mut places = Vec::new();
+            for _ in 0..6 {
+                let node = world.read(n);
+                prop_assert!(node.is_some_and(|node| node != world.primary), "session {}: {:?}", n, node);
+                places.extend(node);
+                if world.clients[n].level == Level::Session {
+                    world.poll_all();
+                }
+            }
+            prop_assert_ne!(places[0], places[1]);
+            prop_assert_ne!(places[0], places[2]);
+            prop_assert_ne!(places[1], places[2]);
+            prop_assert_eq!(&places[..3], &places[3..]);
+        }
+        let mut shares = [0; 4];
+        for round in 0..300 {
+            world.clients[0].freshness = Freshness::new(round);
+            shares[world.read(0).unwrap()] += 1;
+        }
+        shares[world.primary] += 100;
+        prop_assert_eq!(shares, [100; 4]);
+    }
+}
+
+#[test]
+fn routers_that_get_it_wrong_are_caught() {
+    for router in [Router::Naive, Router::LastPoll, Router::EpochOfTheEnd, Router::Unconfirmed] {
+        let config = ProptestConfig {
+            cases: 4000,
+            failure_persistence: None,
+            max_shrink_iters: 0,
+            ..ProptestConfig::default()
+        };
+        let result = TestRunner::new_with_rng(
+            config,
+            proptest::test_runner::TestRng::deterministic_rng(Default::default()),
+        )
+        .run(&steps(), |steps| play(&mut World::new(router, true, 4), &steps));
+        assert!(matches!(result, Err(TestError::Fail(..))), "{router:?} was not caught");
+    }
+}

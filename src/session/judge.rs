@@ -1,0 +1,116 @@
+//! The texts of one unit, folded into one verdict.
+
+use crate::route::{Level, RouteHint};
+use crate::sql::{Access, Class, Command, Effects, Reason, command::Modes};
+use crate::sql::{HintedConsistency, HintedRoute, hint};
+
+/// What a comment at the start of a text demands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// A route; `Some(None)` asks for the usual decision whatever the session has set.
+    pub route: Option<Option<RouteHint>>,
+    /// A level.
+    pub level: Option<Level>,
+}
+
+impl Hints {
+    fn read(text: &[u8]) -> Self {
+        let Some(found) = hint(text) else { return Self::default() };
+        let route = found.route.map(|route| match route {
+            HintedRoute::Primary => Some(RouteHint::Primary),
+            HintedRoute::Replica => Some(RouteHint::Replica),
+            HintedRoute::Auto => None,
+        });
+        let level = found.consistency.map(|level| match level {
+            HintedConsistency::Eventual => Level::Eventual,
+            HintedConsistency::ReadYourWrites => Level::ReadYourWrites,
+            HintedConsistency::Session => Level::Session,
+        });
+        Self { route, level }
+    }
+}
+
+/// What a unit is, as far as routing must know.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Verdict {
+    /// Why the unit is no read: the reason of its only text, or that texts differ; `None` for a read.
+    refused: Option<Reason>,
+    /// Texts that are not empty.
+    pub texts: u32,
+    /// Statements of all texts.
+    pub statements: u32,
+    /// What all texts may leave behind.
+    pub effects: Effects,
+    /// The modes, if the first statement begins a transaction.
+    pub begin: Option<Modes>,
+    /// Whether everything but that BEGIN is a read.
+    rest_reads: bool,
+    /// The first hint in a comment.
+    pub hint: Hints,
+}
+
+impl Verdict {
+    /// Takes in the next text of the unit.
+    pub fn fold(&mut self, text: &[u8], class: &Class<'_>) {
+        if self.hint == Hints::default() {
+            self.hint = Hints::read(text);
+        }
+        self.effects = self.effects.with(class.effects);
+        if class.statements == 0 {
+            return;
+        }
+        let first = self.texts == 0;
+        self.texts += 1;
+        self.statements = self.statements.saturating_add(class.statements);
+        match (first, class.first) {
+            (true, Command::Begin(modes)) => {
+                self.begin = Some(modes);
+                self.rest_reads = class.statements == 1;
+            }
+            _ => self.rest_reads &= class.access == Access::Read,
+        }
+        self.refused = match (self.refused, class.access) {
+            (None, Access::Read) => None,
+            (None, Access::Primary(reason)) if first => Some(reason),
+            (Some(old), Access::Primary(new)) if old == new => Some(old),
+            _ => Some(Reason::Mixed),
+        };
+    }
+
+    /// Whether the unit begins a READ ONLY transaction that every standby takes, and does nothing but read in it.
+    #[must_use]
+    pub fn begins_read_only(&self, default_read_only: bool, default_serializable: bool) -> bool {
+        self.begin.is_some_and(|modes| {
+            let serializable = match modes.isolation {
+                Some(isolation) => isolation == crate::sql::command::Isolation::Serializable,
+                None => default_serializable,
+            };
+            modes.read_only.unwrap_or(default_read_only) && !serializable && self.rest_reads
+        })
+    }
+
+    /// Where the unit may run.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        match self.refused {
+            None => Access::Read,
+            Some(reason) => Access::Primary(reason),
+        }
+    }
+
+    /// Whether the unit changes anything that the session keeps track of.
+    #[must_use]
+    pub fn is_stateful(&self) -> bool {
+        const TRACKED: Effects = Effects::SETTINGS
+            .with(Effects::UNKNOWN_SETTINGS)
+            .with(Effects::TEMPORARY)
+            .with(Effects::ADVISORY_LOCK)
+            .with(Effects::LISTEN)
+            .with(Effects::HOLD_CURSOR)
+            .with(Effects::LOAD)
+            .with(Effects::SQL_PREPARE)
+            .with(Effects::SEED)
+            .with(Effects::EXTERNAL);
+        self.effects.has(TRACKED)
+    }
+}

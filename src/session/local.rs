@@ -1,0 +1,343 @@
+//! Statements that Tidegate itself answers: `SET`, `RESET` and `SHOW` of `tidegate.` parameters, and
+//! `DEALLOCATE` of statements that the client prepared by messages, whose names servers do not know.
+
+use bytes::BytesMut;
+
+use super::pins::Pins;
+use super::prepared::{MAX_PER_CLIENT, Statements};
+use super::settings::fold_name;
+use super::state::Session;
+use crate::route::{Level, RouteHint};
+use crate::sql::{Command, Names, classify};
+use crate::wire::Frame;
+use crate::wire::build::{self, Report};
+use crate::wire::client::{self, Bind, Parse, Target, tag};
+use crate::wire::server::{Status, tag as server_tag};
+use crate::wire::sqlstate;
+
+/// A statement of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Local {
+    Set(String, String),
+    Reset(String),
+    Show(String),
+    Deallocate(Box<[u8]>),
+    DeallocateAll,
+}
+
+/// Tells the name of a node.
+pub trait NodeNames {
+    /// Its `host:port`.
+    fn node_name(&self, node: crate::topology::NodeId) -> &str;
+}
+
+fn recognise(text: &[u8], names: &dyn Names, session: &Session) -> Option<Local> {
+    let class = classify(text, names, session.dialect());
+    if class.statements != 1 {
+        return None;
+    }
+    let own = |name: &[u8]| fold_name(name).strip_prefix("tidegate.").map(str::to_owned);
+    match class.first {
+        Command::Set(setting) | Command::SetLocal(setting) => {
+            let value = String::from_utf8_lossy(setting.value);
+            let value = value.trim_matches(['\'', '"']).to_ascii_lowercase();
+            own(setting.name).map(|name| Local::Set(name, value))
+        }
+        Command::Reset(setting) => own(setting.name).map(Local::Reset),
+        Command::Show(setting) => own(setting.name).map(Local::Show),
+        Command::Deallocate(Some(name)) => {
+            let folded = fold_statement_name(name);
+            session.statements.get(&folded).is_some().then(|| Local::Deallocate(folded.into()))
+        }
+        // With SQL-level statements about, the server has to hear of it, too.
+        Command::Deallocate(None) if !session.pins.has(Pins::SQL_PREPARE) => Some(Local::DeallocateAll),
+        _ => None,
+    }
+}
+
+/// A name in SQL, as the protocol has it: folded unless quoted.
+fn fold_statement_name(name: &[u8]) -> Vec<u8> {
+    match name {
+        [b'"', inner @ .., b'"'] => {
+            let mut out = Vec::with_capacity(inner.len());
+            let mut quote = false;
+            for &byte in inner {
+                quote = byte == b'"' && !quote;
+                if !quote {
+                    out.push(byte);
+                }
+            }
+            out
+        }
+        _ => name.to_ascii_lowercase(),
+    }
+}
+
+/// Answers a unit whose every text is a statement of ours; `None` if there is any other. `unit` holds
+/// complete messages. The answer goes to `out`.
+pub fn answer(
+    unit: &[u8],
+    session: &mut Session,
+    names: &dyn Names,
+    nodes: &dyn NodeNames,
+    table: &mut Statements,
+    out: &mut BytesMut,
+) -> Option<()> {
+    let mut rest = unit;
+    let mut any = false;
+    let mut here: Vec<&[u8]> = Vec::new();
+    while let Ok(Some(frame)) = Frame::peek(rest) {
+        let body = frame.body(rest)?;
+        match frame.tag {
+            tag::QUERY => {
+                recognise(client::query(body)?, names, session)?;
+                any = true;
+            }
+            tag::PARSE => {
+                let parse = Parse::read(body)?;
+                // The server must refuse a second statement of that name.
+                if !parse.name.is_empty() && session.statements.get(parse.name).is_some() {
+                    return None;
+                }
+                recognise(parse.text, names, session)?;
+                here.push(parse.name);
+                any = true;
+            }
+            tag::BIND => {
+                let bind = Bind::read(body)?;
+                if !here.contains(&bind.statement) {
+                    recognise(session.statements.text(bind.statement)?, names, session)?;
+                }
+                any = true;
+            }
+            tag::DESCRIBE => {
+                if let Target::Statement(name) = client::target(body)?
+                    && !here.contains(&name)
+                {
+                    recognise(session.statements.text(name)?, names, session)?;
+                }
+            }
+            tag::EXECUTE | tag::SYNC | tag::FLUSH => {}
+            tag::CLOSE => {
+                client::target(body)?;
+            }
+            _ => return None,
+        }
+        rest = rest.get(frame.len..)?;
+    }
+    if !any {
+        return None;
+    }
+    Answer { session, names, nodes, table, bound: None, failed: false }.run(unit, out);
+    Some(())
+}
+
+struct Answer<'a> {
+    session: &'a mut Session,
+    names: &'a dyn Names,
+    nodes: &'a dyn NodeNames,
+    table: &'a mut Statements,
+    bound: Option<Local>,
+    failed: bool,
+}
+
+impl Answer<'_> {
+    fn run(mut self, unit: &[u8], out: &mut BytesMut) {
+        let mut rest = unit;
+        while let Ok(Some(frame)) = Frame::peek(rest) {
+            let Some(body) = frame.body(rest) else { return };
+            if frame.tag == tag::SYNC {
+                self.failed = false;
+                build::ready_for_query(out, self.status());
+            } else if !self.failed
+                && let Err(report) = self.message(frame.tag, body, out)
+            {
+                report.write(out);
+                self.failed = true;
+            }
+            if frame.tag == tag::QUERY {
+                self.failed = false;
+                build::ready_for_query(out, self.status());
+            }
+            rest = rest.get(frame.len..).unwrap_or_default();
+        }
+        self.session.skipping = self.failed;
+    }
+
+    fn status(&self) -> Status {
+        self.session.status
+    }
+
+    fn local(&self, statement: &[u8]) -> Option<Local> {
+        recognise(self.session.statements.text(statement)?, self.names, self.session)
+    }
+
+    fn message(&mut self, kind: u8, body: &[u8], out: &mut BytesMut) -> Result<(), Report> {
+        match kind {
+            tag::QUERY => {
+                let local = client::query(body).and_then(|text| recognise(text, self.names, self.session));
+                if let Some(local) = local {
+                    describe(&local, out, false);
+                    self.execute(&local, out)?;
+                }
+            }
+            tag::PARSE => {
+                if let Some(parse) = Parse::read(body) {
+                    self.parse(parse)?;
+                    build::bare(out, server_tag::PARSE_COMPLETE);
+                }
+            }
+            tag::BIND => {
+                self.bound = Bind::read(body).and_then(|bind| self.local(bind.statement));
+                build::bare(out, server_tag::BIND_COMPLETE);
+            }
+            tag::DESCRIBE => match client::target(body) {
+                Some(Target::Statement(name)) => {
+                    build::message(out, server_tag::PARAMETER_DESCRIPTION, |b| b.extend_from_slice(&[0, 0]));
+                    if let Some(local) = self.local(name) {
+                        describe(&local, out, true);
+                    }
+                }
+                _ => {
+                    if let Some(local) = &self.bound {
+                        describe(local, out, true);
+                    }
+                }
+            },
+            tag::EXECUTE => {
+                if let Some(local) = self.bound.clone() {
+                    self.execute(&local, out)?;
+                }
+            }
+            tag::CLOSE => {
+                if let Some(Target::Statement(name)) = client::target(body) {
+                    self.session.statements.remove(name);
+                }
+                build::bare(out, server_tag::CLOSE_COMPLETE);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn parse(&mut self, parse: Parse<'_>) -> Result<(), Report> {
+        if parse.name.is_empty() {
+            let number = self.table.number();
+            self.session.statements.set_unnamed(number, parse.text, parse.types);
+            return Ok(());
+        }
+        let plan_key = self.session.settings.plan_key();
+        let statement = self.table.intern(parse.text, parse.types, plan_key);
+        self.session.statements.insert(parse.name, statement).map_err(|_| too_many())
+    }
+
+    fn execute(&mut self, local: &Local, out: &mut BytesMut) -> Result<(), Report> {
+        match local {
+            Local::Set(name, value) => {
+                self.set(name, value)?;
+                build::command_complete(out, "SET");
+            }
+            Local::Reset(name) => {
+                match name.as_str() {
+                    "consistency" => self.session.level = self.session.default_level,
+                    "route" => self.session.route = None,
+                    _ => return Err(unknown(name)),
+                }
+                build::command_complete(out, "RESET");
+            }
+            Local::Show(name) => {
+                self.show(name, out)?;
+                build::command_complete(out, "SHOW");
+            }
+            Local::Deallocate(name) => {
+                self.session.statements.remove(name);
+                build::command_complete(out, "DEALLOCATE");
+            }
+            Local::DeallocateAll => {
+                self.session.statements.clear();
+                build::command_complete(out, "DEALLOCATE ALL");
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), Report> {
+        let bad = |allowed: &str| {
+            Report::error(
+                sqlstate::INVALID_PARAMETER_VALUE,
+                format!("invalid value for parameter \"tidegate.{name}\": \"{value}\""),
+            )
+            .hint(format!("Available values: {allowed}."))
+        };
+        match name {
+            "consistency" => {
+                self.session.level = match value {
+                    "default" => self.session.default_level,
+                    _ => Level::parse(value).ok_or_else(|| bad("eventual, read_your_writes, session"))?,
+                };
+            }
+            "route" => {
+                self.session.route = match value {
+                    "auto" | "default" => None,
+                    "primary" => Some(RouteHint::Primary),
+                    "replica" => Some(RouteHint::Replica),
+                    _ => return Err(bad("primary, replica, auto")),
+                };
+            }
+            _ => return Err(unknown(name)),
+        }
+        Ok(())
+    }
+
+    fn show(&self, name: &str, out: &mut BytesMut) -> Result<(), Report> {
+        match name {
+            "last_route" => {
+                if let Some(last) = self.session.last {
+                    let role = match last.role {
+                        crate::topology::Role::Primary => "primary",
+                        crate::topology::Role::Replica => "replica",
+                        crate::topology::Role::Unknown => "unknown",
+                    };
+                    build::text_row(out, &[self.nodes.node_name(last.node), role, last.why.label()]);
+                }
+            }
+            "consistency" => build::text_row(out, &[self.session.level.label()]),
+            "route" => build::text_row(
+                out,
+                &[match self.session.route {
+                    None => "auto",
+                    Some(RouteHint::Primary) => "primary",
+                    Some(RouteHint::Replica) => "replica",
+                }],
+            ),
+            "token" => build::text_row(out, &[&self.session.token().to_string()]),
+            "pins" => build::text_row(out, &[&self.session.pins.names().collect::<Vec<_>>().join(",")]),
+            _ => return Err(unknown(name)),
+        }
+        Ok(())
+    }
+}
+
+/// The client has as many prepared statements as it may have.
+#[must_use]
+pub fn too_many() -> Report {
+    Report::error(
+        sqlstate::LIMIT_EXCEEDED,
+        format!("a client may have at most {MAX_PER_CLIENT} prepared statements"),
+    )
+    .hint("Close or DEALLOCATE those that are no longer used.")
+}
+
+fn unknown(name: &str) -> Report {
+    Report::error(sqlstate::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"tidegate.{name}\""))
+        .hint("There are tidegate.consistency, tidegate.route, tidegate.last_route, tidegate.token and tidegate.pins.")
+}
+
+fn describe(local: &Local, out: &mut BytesMut, extended: bool) {
+    match local {
+        Local::Show(name) if name == "last_route" => build::text_columns(out, &["node", "role", "why"]),
+        Local::Show(name) => build::text_columns(out, &[name]),
+        _ if extended => build::bare(out, server_tag::NO_DATA),
+        _ => {}
+    }
+}

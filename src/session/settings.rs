@@ -1,0 +1,334 @@
+//! Run-time parameters: what a session has set, and how a server is made to have the same.
+
+use std::hash::{BuildHasher, Hasher};
+
+use foldhash::fast::FixedState;
+
+/// The most parameters that a session may set before it is bound to one server instead.
+pub const MAX_ENTRIES: usize = 256;
+
+/// The most bytes of SQL that those may take.
+pub const MAX_BYTES: usize = 64 * 1024;
+
+/// One parameter's setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    /// Lower case.
+    name: Box<str>,
+    /// A statement that sets it.
+    sql: Box<[u8]>,
+    /// The value without quotes, for the few parameters that we ask for.
+    value: Box<[u8]>,
+}
+
+/// The parameters of a session, or those in force on a server connection.
+///
+/// Values are kept as the statements which set them, because only those mean the same on every
+/// server: `SET search_path TO a, b` and `set_config('search_path', 'a, b', false)` quote differently.
+#[derive(Clone, Debug, Default)]
+pub struct SettingsMap {
+    entries: Vec<Entry>,
+    hash: u64,
+}
+
+impl PartialEq for SettingsMap {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.entries == other.entries
+    }
+}
+
+impl Eq for SettingsMap {}
+
+/// The map is full: see [`MAX_ENTRIES`] and [`MAX_BYTES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl SettingsMap {
+    /// Whether nothing is set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// A number that two maps of equal content share.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// The value of a parameter, without its quotes; `name` in lower case.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&[u8]> {
+        self.find(name).ok().and_then(|at| self.entries.get(at)).map(|entry| &*entry.value)
+    }
+
+    /// Sets a parameter by the statement `sql`. `name` in lower case.
+    ///
+    /// # Errors
+    /// The map is full.
+    pub fn set(&mut self, name: &str, sql: &[u8], value: &[u8]) -> Result<(), Full> {
+        let entry = Entry { name: name.into(), sql: sql.into(), value: unquote(value).into() };
+        let bytes: usize = self.entries.iter().map(|e| e.sql.len() + e.value.len()).sum();
+        if bytes + sql.len() + value.len() > MAX_BYTES {
+            return Err(Full);
+        }
+        match self.find(name) {
+            Ok(at) => self.entries[at] = entry,
+            Err(_) if self.entries.len() >= MAX_ENTRIES => return Err(Full),
+            Err(at) => self.entries.insert(at, entry),
+        }
+        self.rehash();
+        Ok(())
+    }
+
+    /// Sets a parameter as a startup packet does: the value is read as in a configuration file.
+    ///
+    /// # Errors
+    /// The map is full.
+    pub fn set_startup(&mut self, name: &str, value: &[u8]) -> Result<(), Full> {
+        let mut sql = b"SELECT pg_catalog.set_config(".to_vec();
+        quote_literal(name.as_bytes(), &mut sql);
+        sql.push(b',');
+        quote_literal(value, &mut sql);
+        sql.extend_from_slice(b",false)");
+        self.set(&name.to_ascii_lowercase(), &sql, value)
+    }
+
+    /// Takes a parameter's setting away.
+    pub fn reset(&mut self, name: &str) {
+        if let Ok(at) = self.find(name) {
+            self.entries.remove(at);
+            self.rehash();
+        }
+    }
+
+    /// Copies the setting of `name` from `base`, or takes it away if `base` has none.
+    ///
+    /// # Errors
+    /// The map is full.
+    pub fn reset_to(&mut self, name: &str, base: &Self) -> Result<(), Full> {
+        match base.find(name).ok().and_then(|at| base.entries.get(at)) {
+            Some(entry) => self.set(name, &entry.sql, &entry.value),
+            None => {
+                self.reset(name);
+                Ok(())
+            }
+        }
+    }
+
+    /// Appends the statements, separated by semicolons, that turn a server which has `self` into
+    /// one which has `target`; nothing if there is no difference.
+    ///
+    /// The parameters `role` and `session_authorization` come last when set and first when reset,
+    /// since they decide who may set the others.
+    pub fn difference(&self, target: &Self, sql: &mut Vec<u8>) {
+        if self.hash == target.hash && self.entries == target.entries {
+            return;
+        }
+        let gone = |entry: &&Entry| target.find(&entry.name).is_err();
+        let new = |entry: &&Entry| match self.find(&entry.name) {
+            Ok(at) => self.entries.get(at).is_none_or(|old| old.sql != entry.sql),
+            Err(_) => true,
+        };
+        for identity in ["role", "session_authorization"] {
+            if self.find(identity).is_ok() {
+                push_reset(identity, sql);
+            }
+        }
+        for entry in self.entries.iter().filter(gone).filter(|e| !is_identity(&e.name)) {
+            push_reset(&entry.name, sql);
+        }
+        for entry in target.entries.iter().filter(new).filter(|e| !is_identity(&e.name)) {
+            push_statement(&entry.sql, sql);
+        }
+        for identity in ["session_authorization", "role"] {
+            if let Some(entry) = target.find(identity).ok().and_then(|at| target.entries.get(at)) {
+                push_statement(&entry.sql, sql);
+            }
+        }
+    }
+
+    /// Whether a parameter of type boolean is on.
+    #[must_use]
+    pub fn is_on(&self, name: &str) -> bool {
+        // As `parse_bool_with_len` in PostgreSQL's `utils/adt/bool.c`: any unique prefix.
+        self.value(name).is_some_and(|value| {
+            let value = value.to_ascii_lowercase();
+            value == b"1"
+                || value == b"on"
+                || (!value.is_empty() && (b"true".starts_with(&value) || b"yes".starts_with(&value)))
+        })
+    }
+
+    /// A number that stands for the settings which change what a statement's names mean.
+    #[must_use]
+    pub fn plan_key(&self) -> u64 {
+        let mut hasher = FixedState::default().build_hasher();
+        for name in ["search_path", "role", "session_authorization"] {
+            hasher.write(self.value(name).unwrap_or_default());
+            hasher.write_u8(0);
+        }
+        hasher.finish()
+    }
+
+    fn find(&self, name: &str) -> Result<usize, usize> {
+        self.entries.binary_search_by(|entry| (*entry.name).cmp(name))
+    }
+
+    fn rehash(&mut self) {
+        let mut hasher = FixedState::default().build_hasher();
+        for entry in &self.entries {
+            hasher.write(entry.name.as_bytes());
+            hasher.write_u8(0);
+            hasher.write(&entry.sql);
+            hasher.write_u8(0);
+        }
+        self.hash = if self.entries.is_empty() { 0 } else { hasher.finish() };
+    }
+}
+
+fn is_identity(name: &str) -> bool {
+    matches!(name, "role" | "session_authorization")
+}
+
+fn push_reset(name: &str, sql: &mut Vec<u8>) {
+    sql.extend_from_slice(b"RESET \"");
+    for &byte in name.as_bytes() {
+        if byte == b'"' {
+            sql.push(b'"');
+        }
+        sql.push(byte);
+    }
+    sql.extend_from_slice(b"\";");
+}
+
+fn push_statement(statement: &[u8], sql: &mut Vec<u8>) {
+    sql.extend_from_slice(statement);
+    // A statement kept from a client's text may end in a line comment.
+    sql.extend_from_slice(b"\n;");
+}
+
+/// Writes a string literal that means the same whatever `standard_conforming_strings` says.
+pub fn quote_literal(text: &[u8], sql: &mut Vec<u8>) {
+    sql.extend_from_slice(b"E'");
+    for &byte in text {
+        if byte == b'\'' || byte == b'\\' {
+            sql.push(byte);
+        }
+        sql.push(byte);
+    }
+    sql.push(b'\'');
+}
+
+/// A parameter's name as we keep it: without quotes, in lower case (`guc_name_compare` folds ASCII).
+#[must_use]
+pub fn fold_name(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).replace('"', "").to_ascii_lowercase()
+}
+
+fn unquote(value: &[u8]) -> &[u8] {
+    match value {
+        [b'\'', inner @ .., b'\''] | [b'"', inner @ .., b'"'] => inner,
+        _ => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn sql(from: &SettingsMap, to: &SettingsMap) -> String {
+        let mut sql = Vec::new();
+        from.difference(to, &mut sql);
+        String::from_utf8(sql).unwrap()
+    }
+
+    #[test]
+    fn a_server_gets_only_the_difference() {
+        let mut old = SettingsMap::default();
+        old.set("geqo", b"SET geqo TO off", b"off").unwrap();
+        old.set("work_mem", b"SET work_mem = '1MB'", b"'1MB'").unwrap();
+        let mut new = old.clone();
+        assert_eq!(sql(&old, &new), "");
+        new.reset("geqo");
+        new.set("work_mem", b"SET work_mem = '2MB'", b"'2MB'").unwrap();
+        assert_eq!(sql(&old, &new), "RESET \"geqo\";SET work_mem = '2MB'\n;");
+    }
+
+    #[test]
+    fn the_role_comes_last_and_goes_first() {
+        let mut with = SettingsMap::default();
+        with.set("role", b"SET ROLE bob", b"bob").unwrap();
+        with.set("work_mem", b"SET work_mem='1MB'", b"'1MB'").unwrap();
+        let without = SettingsMap::default();
+        assert_eq!(sql(&without, &with), "SET work_mem='1MB'\n;SET ROLE bob\n;");
+        assert_eq!(sql(&with, &without), "RESET \"role\";RESET \"work_mem\";");
+    }
+
+    #[test]
+    fn a_startup_value_cannot_end_its_literal() {
+        let mut map = SettingsMap::default();
+        map.set_startup("application_name", br"x\' OR '").unwrap();
+        assert_eq!(
+            sql(&SettingsMap::default(), &map),
+            "SELECT pg_catalog.set_config(E'application_name',E'x\\\\'' OR ''',false)\n;"
+        );
+    }
+
+    #[test]
+    fn a_map_takes_so_much_and_no_more() {
+        let mut map = SettingsMap::default();
+        for n in 0..MAX_ENTRIES {
+            map.set(&format!("a.b{n:04}"), b"SET", b"").unwrap();
+        }
+        assert_eq!(map.set("a.c", b"SET", b""), Err(Full));
+        assert_eq!(map.set("a.b0000", b"SET x", b""), Ok(()));
+        assert_eq!(SettingsMap::default().set("x", &vec![b'x'; MAX_BYTES + 1], b""), Err(Full));
+    }
+
+    #[test]
+    fn booleans_are_read_as_postgres_reads_them() {
+        let mut map = SettingsMap::default();
+        for (value, on) in [
+            ("on", true),
+            ("'TRUE'", true),
+            ("y", true),
+            ("1", true),
+            ("off", false),
+            ("", false),
+            ("o", false),
+        ] {
+            map.set("x", b"SET", value.as_bytes()).unwrap();
+            assert_eq!(map.is_on("x"), on, "{value}");
+        }
+    }
+
+    proptest! {
+        /// A toy server runs the statements of `difference`; it must end with the target's settings.
+        #[test]
+        fn the_difference_leads_from_one_map_to_the_other(
+            from in proptest::collection::btree_map("[a-d]|role", "[0-3]", 0..6),
+            to in proptest::collection::btree_map("[a-d]|role", "[0-3]", 0..6),
+        ) {
+            let build = |pairs: &BTreeMap<String, String>| {
+                let mut map = SettingsMap::default();
+                for (name, value) in pairs {
+                    map.set(name, format!("SET {name} {value}").as_bytes(), value.as_bytes()).unwrap();
+                }
+                map
+            };
+            let mut server = from.clone();
+            for statement in sql(&build(&from), &build(&to)).split(';').map(str::trim).filter(|s| !s.is_empty()) {
+                let words: Vec<_> = statement.split(' ').collect();
+                match words[..] {
+                    ["RESET", name] => { server.remove(name.trim_matches('"')); }
+                    ["SET", name, value] => { server.insert(name.into(), value.into()); }
+                    _ => prop_assert!(false, "unexpected {}", statement),
+                }
+            }
+            prop_assert_eq!(server, to);
+        }
+    }
+}

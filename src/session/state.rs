@@ -1,0 +1,178 @@
+//! Everything that is kept of one client between its units.
+
+use std::rc::Rc;
+
+use super::freshness::Freshness;
+use super::notes::Note;
+use super::pins::Pins;
+use super::prepared::ClientStatements;
+use super::settings::{Full, SettingsMap};
+use super::transaction::Changes;
+use crate::lsn::Token;
+use crate::route::{Level, RouteHint, Why};
+use crate::sql::{Dialect, hides_ascii};
+use crate::topology::{NodeId, Role};
+use crate::wire::server::Status;
+
+/// Where the previous unit ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastRoute {
+    /// The node.
+    pub node: NodeId,
+    /// What it was then.
+    pub role: Role,
+    /// Why it was chosen.
+    pub why: Why,
+}
+
+/// One client's session.
+#[derive(Debug)]
+pub struct Session {
+    /// What its reads must show.
+    pub level: Level,
+    /// The level that `RESET tidegate.consistency` goes back to.
+    pub default_level: Level,
+    /// `SET tidegate.route`.
+    pub route: Option<RouteHint>,
+    /// What it has written and read.
+    pub freshness: Freshness,
+    /// Its prepared statements.
+    pub statements: ClientStatements,
+    /// Its settings.
+    pub settings: Rc<SettingsMap>,
+    /// What it started with.
+    pub base: Rc<SettingsMap>,
+    /// Changes of settings that wait for their transaction's end.
+    pub changes: Changes,
+    /// What binds it to a server.
+    pub pins: Pins,
+    /// Its transaction's status, as the client knows it.
+    pub status: Status,
+    /// A pipeline has failed: what comes is dropped up to its Sync.
+    pub skipping: bool,
+    /// Where its previous unit ran.
+    pub last: Option<LastRoute>,
+}
+
+/// What the server connection must learn from a note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerChange {
+    /// Nothing.
+    None,
+    /// It has no prepared statements any more.
+    NoStatements,
+    /// It has neither prepared statements nor settings any more.
+    Bare,
+}
+
+impl Session {
+    /// A session that has just logged in with the settings `base`; `round` tells where its reads begin.
+    #[must_use]
+    pub fn new(base: Rc<SettingsMap>, level: Level, round: usize) -> Self {
+        Self {
+            level,
+            default_level: level,
+            route: None,
+            freshness: Freshness::new(round),
+            statements: ClientStatements::default(),
+            settings: base.clone(),
+            base,
+            changes: Changes::default(),
+            pins: Pins::default(),
+            status: Status::Idle,
+            skipping: false,
+            last: None,
+        }
+    }
+
+    /// How its server reads literals.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        let known = self.settings.value("standard_conforming_strings").is_some();
+        Dialect { standard_conforming_strings: !known || self.settings.is_on("standard_conforming_strings") }
+    }
+
+    /// Whether its texts cannot be judged: in its client encoding a quote may be part of a character.
+    #[must_use]
+    pub fn hides_ascii(&self) -> bool {
+        self.settings.value("client_encoding").is_some_and(hides_ascii)
+    }
+
+    /// Whether a plain BEGIN of this session is READ ONLY.
+    #[must_use]
+    pub fn default_read_only(&self) -> bool {
+        !self.settings.is_empty() && self.settings.is_on("default_transaction_read_only")
+    }
+
+    /// Whether every transaction of this session is SERIALIZABLE, which no standby takes.
+    #[must_use]
+    pub fn default_serializable(&self) -> bool {
+        !self.settings.is_empty()
+            && self
+                .settings
+                .value("default_transaction_isolation")
+                .is_some_and(|v| v.eq_ignore_ascii_case(b"serializable"))
+    }
+
+    /// A statement has completed with that command tag: makes its change. `server` is what is in force on the
+    /// server connection that ran it.
+    pub fn note(&mut self, note: Note, tag: &[u8], server: &mut Rc<SettingsMap>) -> ServerChange {
+        match note {
+            Note::Change(change) => self.changes.change(change),
+            Note::Savepoint(name) => self.changes.savepoint(&name),
+            Note::Release(name) => self.changes.release(&name),
+            Note::RollbackTo(name) => self.changes.rollback_to(&name),
+            Note::TransactionEnd if tag.starts_with(b"COMMIT") => self.commit(server),
+            Note::TransactionEnd => self.changes.rollback(),
+            Note::Pins { add, remove } => {
+                self.pins.add(add);
+                self.pins.remove(remove);
+            }
+            Note::DeallocateAll => {
+                self.statements.clear();
+                return ServerChange::NoStatements;
+            }
+            Note::DiscardAll => {
+                self.statements.clear();
+                self.changes.rollback();
+                self.settings = self.base.clone();
+                return ServerChange::Bare;
+            }
+        }
+        ServerChange::None
+    }
+
+    /// The transaction, implicit or not, has committed.
+    fn commit(&mut self, server: &mut Rc<SettingsMap>) {
+        if self.changes.any_change() {
+            let base = self.base.clone();
+            // On the server RESET goes back to its own default, not to what the session started with.
+            let result = self.changes.clone().commit(Rc::make_mut(server), &SettingsMap::default());
+            let result = result.and(self.changes.commit(Rc::make_mut(&mut self.settings), &base));
+            if result == Err(Full) {
+                // More than we follow: from here on only its own server knows what is set.
+                self.pins.add(Pins::SETTINGS);
+            }
+        } else {
+            self.changes.rollback();
+        }
+    }
+
+    /// A unit has ended: the server is ready again. `server` is what is in force on its connection.
+    pub fn ready(&mut self, status: Status, failed: bool, server: &mut Rc<SettingsMap>) {
+        self.status = status;
+        if status == Status::Idle && !self.changes.is_empty() {
+            if failed {
+                self.changes.rollback();
+            } else {
+                self.commit(server);
+            }
+        }
+    }
+
+    /// What `SHOW tidegate.token` says.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        self.freshness.need()
+    }
+}
