@@ -1,5 +1,6 @@
 //! Validated settings: the only form of the configuration that the rest of the house sees.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +74,7 @@ pub enum LogFormat {
 }
 
 /// Everything.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Where clients connect.
     pub listen: SocketAddr,
@@ -129,4 +130,16 @@ pub struct Settings {
     pub primary_functions: Vec<String>,
     /// Relation names that belong to the primary (lower case).
     pub primary_relations: Vec<String>,
+}
+
+impl fmt::Debug for NodeSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}/{}", self.user, self.name, self.database)
+    }
+}
+
+impl fmt::Debug for UserSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.name)
+    }
 }

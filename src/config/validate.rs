@@ -1,0 +1,293 @@
+//! From the file as written to settings that can be relied on.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::env::expand;
+use super::error::ConfigError;
+use super::raw::Raw;
+use super::settings::{AuthMethod, Consistency, LogFormat, NodeSettings, OverBudget, Settings, UserSettings};
+use super::units::duration;
+use super::url;
+
+/// The most worker threads: process ids told to clients hold the worker's number.
+pub const MAX_WORKERS: usize = 64;
+
+/// The most nodes.
+pub const MAX_NODES: usize = 64;
+
+/// Makes settings of a configuration. `cpus` is the default number of workers; `lookup` finds the variables
+/// that `${NAME}` stands for.
+///
+/// # Errors
+/// The first value that cannot be used.
+pub fn settings(
+    raw: &Raw,
+    cpus: usize,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<Settings, ConfigError> {
+    let time = |key: &str, value: &Option<String>, default: Duration| match value {
+        Some(text) => duration(key, text),
+        None => Ok(default),
+    };
+    let positive = |key: &str, value: &Option<String>, default: Duration| {
+        let found = time(key, value, default)?;
+        if found.is_zero() {
+            return Err(ConfigError::value(key, "0", "it must be longer than nothing"));
+        }
+        Ok(found)
+    };
+    let ms = Duration::from_millis;
+    let s = Duration::from_secs;
+    let (freshness, pool) = (&raw.freshness, &raw.pool);
+    let auth = choice(
+        "auth.method",
+        raw.auth.method.as_deref(),
+        &[("trust", AuthMethod::Trust), ("scram", AuthMethod::Scram)],
+    )?;
+    let users = users(raw, lookup)?;
+    if auth == AuthMethod::Scram && users.is_empty() {
+        return Err(ConfigError::Missing {
+            key: "auth.users".into(),
+            remedy:
+                "with scram every user needs an entry [[auth.users]] with name and password (or verifier); \
+                     --auth trust lets everyone in without a password"
+                    .into(),
+        });
+    }
+    Ok(Settings {
+        listen: address("listen", raw.listen.as_deref(), 6432)?,
+        http: address("http", raw.http.as_deref(), 9464)?,
+        nodes: nodes(raw, lookup)?,
+        auth,
+        users,
+        log_format: choice(
+            "log.format",
+            raw.log.format.as_deref(),
+            &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+        )?,
+        workers: range("workers", raw.workers, cpus.clamp(1, MAX_WORKERS), 1, MAX_WORKERS)?,
+        consistency: choice(
+            "freshness.consistency",
+            freshness.consistency.as_deref(),
+            &[
+                ("session", Consistency::Session),
+                ("read_your_writes", Consistency::ReadYourWrites),
+                ("eventual", Consistency::Eventual),
+            ],
+        )?,
+        replica_wait: time("freshness.replica_wait", &freshness.replica_wait, ms(10))?,
+        max_staleness: freshness
+            .max_staleness
+            .as_ref()
+            .map(|t| duration("freshness.max_staleness", t))
+            .transpose()?,
+        poll_interval: positive("freshness.poll_interval", &freshness.poll_interval, ms(50))?,
+        poll_interval_busy: positive("freshness.poll_interval_busy", &freshness.poll_interval_busy, ms(2))?,
+        poll_timeout: positive("freshness.poll_timeout", &freshness.poll_timeout, s(5))?,
+        pool_size: range("pool.size", pool.size, 50, 1, 100_000)?,
+        max_clients: range("pool.max_clients", pool.max_clients, 10_000, 1, 1_000_000)?,
+        pool_timeout: positive("pool.timeout", &pool.timeout, s(10))?,
+        server_idle_timeout: positive("pool.server_idle_timeout", &pool.server_idle_timeout, s(600))?,
+        server_lifetime: positive("pool.server_lifetime", &pool.server_lifetime, s(3600))?,
+        connect_timeout: positive("pool.connect_timeout", &pool.connect_timeout, s(5))?,
+        login_timeout: positive("pool.login_timeout", &pool.login_timeout, s(15))?,
+        prepared_statements: range("pool.prepared_statements", pool.prepared_statements, 500, 1, 100_000)?,
+        fallback_per_second: freshness.fallback_per_second,
+        over_budget: choice(
+            "freshness.over_budget",
+            freshness.over_budget.as_deref(),
+            &[("wait", OverBudget::Wait), ("error", OverBudget::Error)],
+        )?,
+        drain_timeout: time("drain_timeout", &raw.drain_timeout, s(30))?,
+        safe_functions: names(raw.routing.safe_functions.as_deref()),
+        primary_functions: names(raw.routing.primary_functions.as_deref()),
+        primary_relations: names(raw.routing.primary_relations.as_deref()),
+    })
+}
+
+fn names(list: Option<&[String]>) -> Vec<String> {
+    list.unwrap_or_default().iter().map(|n| n.to_ascii_lowercase()).collect()
+}
+
+/// One of a few words; the default where nothing is written.
+fn choice<T: Copy + Default>(
+    key: &str,
+    value: Option<&str>,
+    choices: &[(&str, T)],
+) -> Result<T, ConfigError> {
+    let Some(value) = value else { return Ok(T::default()) };
+    match choices.iter().find(|(name, _)| name.eq_ignore_ascii_case(value.trim())) {
+        Some((_, found)) => Ok(*found),
+        None => {
+            let all: Vec<_> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
+            Err(ConfigError::value(key, value, format!("write {}", all.join(" or "))))
+        }
+    }
+}
+
+fn range(
+    key: &str,
+    value: Option<usize>,
+    default: usize,
+    min: usize,
+    max: usize,
+) -> Result<usize, ConfigError> {
+    match value {
+        None => Ok(default),
+        Some(n) if (min..=max).contains(&n) => Ok(n),
+        Some(n) => Err(ConfigError::value(key, n.to_string(), format!("write a number from {min} to {max}"))),
+    }
+}
+
+/// `IP:port`, `:port`, `*:port` or `localhost:port`.
+fn address(key: &str, value: Option<&str>, default: u16) -> Result<SocketAddr, ConfigError> {
+    let Some(text) = value else { return Ok((Ipv4Addr::LOCALHOST, default).into()) };
+    let parsed = text.trim().parse().ok().or_else(|| {
+        let (host, port) = text.trim().rsplit_once(':')?;
+        let ip: IpAddr = match host {
+            "" | "*" => Ipv4Addr::UNSPECIFIED.into(),
+            "localhost" => Ipv4Addr::LOCALHOST.into(),
+            _ => return None,
+        };
+        Some((ip, port.parse().ok()?).into())
+    });
+    parsed.ok_or_else(|| {
+        // A URL in the wrong place may hold a password.
+        let shown = if text.contains('@') { "..." } else { text };
+        ConfigError::value(
+            key,
+            shown,
+            format!("write an address and a port, such as 127.0.0.1:{default} or *:{default}"),
+        )
+    })
+}
+
+fn nodes(raw: &Raw, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Vec<NodeSettings>, ConfigError> {
+    let urls = raw.nodes.as_deref().unwrap_or_default();
+    if urls.is_empty() {
+        return Err(ConfigError::Missing {
+            key: "nodes".into(),
+            remedy: "name every PostgreSQL server, the primary and its standbys alike, with --node \
+                     postgres://user:password@host:port/database (repeat it), or as nodes = [...] in the file"
+                .into(),
+        });
+    }
+    if urls.len() > MAX_NODES {
+        return Err(ConfigError::value(
+            "nodes",
+            urls.len().to_string(),
+            format!("at most {MAX_NODES} nodes can be named"),
+        ));
+    }
+    let mut nodes: Vec<NodeSettings> = Vec::new();
+    for text in urls {
+        let node = url::node("nodes", &expand("nodes", text, lookup)?)?;
+        if nodes.iter().any(|n| n.name == node.name) {
+            return Err(ConfigError::value("nodes", node.name.to_string(), "this node is named twice"));
+        }
+        nodes.push(node);
+    }
+    Ok(nodes)
+}
+
+fn users(raw: &Raw, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Vec<UserSettings>, ConfigError> {
+    let mut users: Vec<UserSettings> = Vec::new();
+    for user in &raw.auth.users {
+        let name = user.name.clone().filter(|n| !n.is_empty()).ok_or_else(|| ConfigError::Missing {
+            key: "auth.users.name".into(),
+            remedy: "every [[auth.users]] needs the role's name".into(),
+        })?;
+        let key = format!("auth.users[{name}]");
+        let secret = match (&user.password, &user.verifier) {
+            (Some(password), None) => expand(&format!("{key}.password"), password, lookup)?,
+            (None, Some(verifier)) => {
+                let verifier = expand(&format!("{key}.verifier"), verifier, lookup)?;
+                if !verifier.starts_with("SCRAM-SHA-256$") {
+                    return Err(ConfigError::value(
+                        format!("{key}.verifier"),
+                        "...",
+                        "write rolpassword of pg_authid, which begins with SCRAM-SHA-256$",
+                    ));
+                }
+                verifier
+            }
+            _ => {
+                return Err(ConfigError::Missing { key, remedy: "give either password or verifier".into() });
+            }
+        };
+        if users.iter().any(|u| u.name == name) {
+            return Err(ConfigError::value("auth.users", name, "this user is named twice"));
+        }
+        users.push(UserSettings { name, secret });
+    }
+    Ok(users)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Settings, ConfigError> {
+        let raw: Raw = toml::from_str(text).unwrap();
+        settings(&raw, 2, &|name| (name == "PW").then(|| "hunter2".to_owned()))
+    }
+
+    const NODE: &str = "nodes = ['postgres://h']\n";
+
+    #[test]
+    fn defaults_need_nothing_but_nodes() {
+        let found = read(&format!("{NODE}[auth]\nmethod = 'trust'")).unwrap();
+        assert_eq!(found.listen.to_string(), "127.0.0.1:6432");
+        assert_eq!(found.http.to_string(), "127.0.0.1:9464");
+        assert_eq!(found.consistency, Consistency::Session);
+        assert_eq!(found.replica_wait, Duration::from_millis(10));
+        assert_eq!(found.workers, 2);
+    }
+
+    #[test]
+    fn every_error_names_key_value_and_remedy() {
+        let trust = "[auth]\nmethod = 'trust'\n";
+        for (text, expected) in [
+            (String::new(), "auth.users is missing: with scram every user"),
+            (trust.to_owned(), "nodes is missing: name every PostgreSQL server"),
+            (format!("listen = 'x'\n{NODE}{trust}"), r#"listen = "x": write an address and a port"#),
+            (format!("workers = 0\n{NODE}{trust}"), r#"workers = "0": write a number from 1 to 64"#),
+            (
+                format!("{NODE}{trust}[freshness]\nconsistency = 'strong'"),
+                r#"freshness.consistency = "strong": write "session" or "#,
+            ),
+            (format!("{NODE}{trust}[pool]\ntimeout = '0'"), r#"pool.timeout = "0": it must be longer"#),
+            (
+                format!("nodes = ['postgres://h', 'postgres://h:5432']\n{trust}"),
+                r#"nodes = "h:5432": this node is named twice"#,
+            ),
+            (format!("{NODE}[[auth.users]]\nname = 'bob'"), "auth.users[bob] is missing: give either"),
+            (
+                format!("{NODE}[[auth.users]]\nname = 'bob'\nverifier = 'hunter2'"),
+                r#"auth.users[bob].verifier = "...": write rolpassword"#,
+            ),
+            (
+                format!("{NODE}[[auth.users]]\nname = 'bob'\npassword = '${{NO}}'"),
+                r#"auth.users[bob].password = "${NO}": the variable NO is not set"#,
+            ),
+        ] {
+            let error = read(&text).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}\nexpected: {expected}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_shown_with_its_line() {
+        let error = toml::from_str::<Raw>("listen = 'x'\n[pool]\nsice = 5").err().unwrap().to_string();
+        assert!(error.contains("sice") && error.contains("line 3"), "{error}");
+    }
+
+    #[test]
+    fn secrets_come_from_variables_and_never_show() {
+        let found = read(&format!("{NODE}[[auth.users]]\nname = 'bob'\npassword = '${{PW}}'")).unwrap();
+        assert_eq!(found.users.first().map(|u| u.secret.as_str()), Some("hunter2"));
+        assert!(!format!("{found:?}").contains("hunter2"));
+    }
+}
