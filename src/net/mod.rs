@@ -1,1 +1,8 @@
-//! Listeners and socket options.
+//! Streams, their buffers, and listeners.
+
+pub mod buffers;
+pub mod listen;
+pub mod stream;
+
+pub use buffers::Buffers;
+pub use stream::Stream;

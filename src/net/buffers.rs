@@ -1,0 +1,56 @@
+//! Buffers that a connection has only while bytes are in them.
+
+use bytes::BytesMut;
+
+/// Bytes of one buffer.
+pub const SIZE: usize = 16 * 1024;
+
+/// How many free ones a worker keeps.
+const KEEP: usize = 256;
+
+/// The free buffers of one worker.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    free: Vec<BytesMut>,
+}
+
+impl Buffers {
+    /// Hands out an empty buffer with room.
+    pub fn take(&mut self) -> BytesMut {
+        self.free.pop().unwrap_or_else(|| BytesMut::with_capacity(SIZE))
+    }
+
+    /// Takes a buffer back. One that has grown is not kept.
+    pub fn give(&mut self, mut buffer: BytesMut) {
+        buffer.clear();
+        // Moves the free room back to the front, without an allocation where it was only consumed.
+        if buffer.capacity() > 0
+            && buffer.try_reclaim(SIZE)
+            && buffer.capacity() <= 2 * SIZE
+            && self.free.len() < KEEP
+        {
+            self.free.push(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Buf;
+
+    #[test]
+    fn a_buffer_comes_back_with_its_room() {
+        let mut buffers = Buffers::default();
+        let mut buffer = buffers.take();
+        buffer.extend_from_slice(&[1; 1000]);
+        buffer.advance(1000);
+        let place = buffer.as_ptr() as usize;
+        buffers.give(buffer);
+        let again = buffers.take();
+        assert!(again.capacity() >= SIZE && again.is_empty());
+        assert!(place.abs_diff(again.as_ptr() as usize) <= 1000, "a new one was made");
+        buffers.give(BytesMut::with_capacity(100 * SIZE));
+        assert!(buffers.free.is_empty());
+    }
+}

@@ -1,0 +1,163 @@
+//! A connection, over TCP or a Unix socket.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::path::Path;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use socket2::{SockRef, TcpKeepalive};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// A connection to a client or a server.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Takes a TCP connection: without Nagle's delay, and with keepalive, so that a peer which vanished is noticed.
+    pub fn tcp(stream: TcpStream) -> Self {
+        let keepalive =
+            TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10));
+        // Both only tune: a connection that cannot be tuned still works.
+        let _ = stream.set_nodelay(true);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+        Self::Tcp(stream)
+    }
+
+    /// Connects to a host and port, or to the socket of that port in the directory `host` if it starts with a slash.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub async fn connect(host: &str, port: u16) -> io::Result<Self> {
+        if host.starts_with('/') {
+            let path = Path::new(host).join(format!(".s.PGSQL.{port}"));
+            return UnixStream::connect(path).await.map(Self::Unix);
+        }
+        TcpStream::connect((host, port)).await.map(Self::tcp)
+    }
+
+    /// Waits until there is something to read, or the end.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(s) => s.readable().await,
+            Self::Unix(s) => s.readable().await,
+        }
+    }
+
+    /// Like [`Self::readable`], for use in a hand-written future.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(s) => s.poll_read_ready(cx),
+            Self::Unix(s) => s.poll_read_ready(cx),
+        }
+    }
+
+    /// Like [`Self::writable`], for use in a hand-written future.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(s) => s.poll_write_ready(cx),
+            Self::Unix(s) => s.poll_write_ready(cx),
+        }
+    }
+
+    /// Waits until it can be written to.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(s) => s.ready(Interest::WRITABLE).await.map(|_| ()),
+            Self::Unix(s) => s.ready(Interest::WRITABLE).await.map(|_| ()),
+        }
+    }
+
+    /// Reads what is there into the room that `buffer` has; 0 is the end, or a buffer without room.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        match self {
+            Self::Tcp(s) => s.read_buf(buffer).await,
+            Self::Unix(s) => s.read_buf(buffer).await,
+        }
+    }
+
+    /// Reads what is there, without waiting; `None` if nothing is there after all: readiness may be stale.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub async fn read_now(&mut self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
+        let read = {
+            let mut read = pin!(self.read(buffer));
+            poll_fn(|cx| {
+                Poll::Ready(match read.as_mut().poll(cx) {
+                    Poll::Ready(result) => result.map(Some),
+                    Poll::Pending => Ok(None),
+                })
+            })
+            .await
+        };
+        if matches!(read, Ok(None)) {
+            // The task may only have used up its turn: whoever asks again without having yielded gets the same answer.
+            tokio::task::yield_now().await;
+        }
+        read
+    }
+
+    /// Writes as much as goes without waiting; 0 if nothing goes.
+    ///
+    /// # Errors
+    /// As the operating system says, apart from `WouldBlock`.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let result = match self {
+            Self::Tcp(s) => s.try_write(bytes),
+            Self::Unix(s) => s.try_write(bytes),
+        };
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            other => other,
+        }
+    }
+
+    /// Writes all.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let n = poll_fn(|cx| match self {
+                Self::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
+                Self::Unix(s) => Pin::new(s).poll_write(cx, bytes),
+            })
+            .await?;
+            if n == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            bytes = bytes.get(n..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Whether an idle connection is still open and has nothing to say: the operating system is not
+    /// asked unless it has reported something.
+    pub fn is_quiet(&self) -> bool {
+        let mut room = [0; 1];
+        let mut buffer = ReadBuf::new(&mut room);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        match self {
+            Self::Tcp(s) => s.poll_peek(&mut cx, &mut buffer).is_pending(),
+            Self::Unix(s) => s.poll_read_ready(&mut cx).is_pending(),
+        }
+    }
+}
