@@ -1,1 +1,12 @@
 //! Server connections of one worker, who waits for them, and the limits that all workers share.
+//!
+//! [`limits`] counts connections per node over all workers; [`pools`] holds one worker's idle ones and
+//! its queue; [`lease`] is what a client gets.
+
+pub mod lease;
+pub mod limits;
+pub mod pools;
+
+pub use lease::{Lease, Seat};
+pub use limits::{Limits, Permit};
+pub use pools::{Identity, PoolKey, Pools};

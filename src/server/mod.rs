@@ -1,1 +1,8 @@
-//! One connection to PostgreSQL: dial, log in, reset, cancel.
+//! One connection to PostgreSQL: dial, log in, cancel.
+
+pub mod cancel;
+pub mod connection;
+pub mod dial;
+
+pub use connection::Connection;
+pub use dial::{DialError, dial};

@@ -1,0 +1,79 @@
+//! A server connection that has logged in, and what is known of its state.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use crate::net::Stream;
+use crate::session::{Replies, ServerStatements, SettingsMap};
+use crate::topology::NodeId;
+use crate::wire::Frame;
+use crate::wire::client::TERMINATE_MESSAGE;
+use crate::wire::server::Status;
+
+/// A server connection that has logged in.
+#[derive(Debug)]
+pub struct Connection {
+    /// Its socket.
+    pub stream: Stream,
+    /// The node at its other end.
+    pub node: NodeId,
+    /// The node's server epoch when the connection was begun: it ends with that epoch.
+    pub epoch: u32,
+    /// When it was begun, since the process started.
+    pub born: Duration,
+    /// When it was last given back, since the process started.
+    pub idle_since: Duration,
+    /// The process id at the other end, for cancel requests.
+    pub pid: u32,
+    /// The key for cancel requests.
+    pub key: Vec<u8>,
+    /// Its reported parameters.
+    pub parameters: Vec<(String, String)>,
+    /// The settings in force on it.
+    pub settings: Rc<SettingsMap>,
+    /// The prepared statements that it knows.
+    pub statements: ServerStatements,
+    /// The answers still to come.
+    pub replies: Replies,
+    /// Its transaction status.
+    pub status: Status,
+    /// What has come from it and is not passed on yet.
+    pub input: BytesMut,
+    /// It may hold state of its user, or something is still on its way: not to be used again.
+    pub tainted: bool,
+}
+
+impl Connection {
+    /// Whether another client may have it: nothing is under way, and nothing is left behind.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        !self.tainted
+            && self.status == Status::Idle
+            && self.replies.ready_to_come() == 0
+            && !self.replies.in_setup()
+            && self.input.is_empty()
+            && self.stream.is_quiet()
+    }
+
+    /// Whether a whole message has come that is not passed on yet.
+    #[must_use]
+    pub fn has_message(&self) -> bool {
+        matches!(Frame::peek(&self.input), Ok(Some(frame)) if self.input.len() >= frame.len)
+    }
+
+    /// Notes a ParameterStatus.
+    pub fn parameter(&mut self, name: &[u8], value: &[u8]) {
+        let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+        match self.parameters.iter_mut().find(|(n, _)| *n == name) {
+            Some((_, old)) => *old = value.into_owned(),
+            None => self.parameters.push((name.into_owned(), value.into_owned())),
+        }
+    }
+
+    /// Says good-bye, if that goes without waiting, and closes the socket.
+    pub fn close(self) {
+        let _ = self.stream.try_write(&TERMINATE_MESSAGE);
+    }
+}

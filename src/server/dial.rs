@@ -1,0 +1,118 @@
+//! Connects to a node and logs in.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use rand::Rng;
+use tokio::time::timeout;
+
+use super::connection::Connection;
+use crate::auth::{Credential, LoginError, Nonce, ServerLogin, Step};
+use crate::config::settings::NodeSettings;
+use crate::net::Stream;
+use crate::session::{Replies, ServerStatements, SettingsMap};
+use crate::topology::NodeId;
+use crate::wire::Frame;
+use crate::wire::build;
+use crate::wire::server::Status;
+
+/// The longest message that is taken during a login.
+const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
+
+/// Whom to log in as, and where.
+#[derive(Clone)]
+pub struct Target<'a> {
+    /// The node.
+    pub node: NodeId,
+    /// How to reach it.
+    pub settings: &'a NodeSettings,
+    /// The node's server epoch at this moment.
+    pub epoch: u32,
+    /// The role.
+    pub user: &'a str,
+    /// The database.
+    pub database: &'a str,
+    /// What proves that we may.
+    pub credential: Option<Credential>,
+    /// How long it may take.
+    pub limit: Duration,
+    /// The time since the process started.
+    pub now: Duration,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The node cannot be reached, or broke off.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The node refused the login, or we the node.
+    #[error("{0}")]
+    Login(#[from] LoginError),
+    /// The node did not answer in time.
+    #[error("no answer within {0:?}")]
+    Slow(Duration),
+}
+
+/// Connects and logs in.
+///
+/// # Errors
+/// See [`DialError`].
+pub async fn dial(target: Target<'_>) -> Result<Connection, DialError> {
+    let limit = target.limit;
+    timeout(limit, connect(target)).await.map_err(|_| DialError::Slow(limit))?
+}
+
+async fn connect(target: Target<'_>) -> Result<Connection, DialError> {
+    let mut stream = Stream::connect(&target.settings.host, target.settings.port).await?;
+    let mut buffer = BytesMut::with_capacity(1024);
+    build::startup(&mut buffer, &[("user", target.user), ("database", target.database)]);
+    stream.write_all(&buffer).await?;
+    buffer.clear();
+    let mut random = [0; Nonce::RAW_LEN];
+    rand::rng().fill_bytes(&mut random);
+    let mut login = ServerLogin::new(target.user, target.credential, Nonce::new(random));
+    loop {
+        while let Some(frame) = Frame::peek(&buffer).map_err(invalid)? {
+            if frame.len > MAX_LOGIN_MESSAGE {
+                return Err(invalid("a message too long for a login").into());
+            }
+            let Some(body) = frame.body(&buffer) else { break };
+            let step = login.on_message(frame.tag, body)?;
+            buffer.advance(frame.len);
+            match step {
+                Step::Continue => {}
+                Step::Send(message) => stream.write_all(&message).await?,
+                Step::Ready(ready) => {
+                    let (pid, key) = ready.key.map_or((0, Vec::new()), |k| (k.pid, k.secret));
+                    return Ok(Connection {
+                        stream,
+                        node: target.node,
+                        epoch: target.epoch,
+                        born: target.now,
+                        idle_since: target.now,
+                        pid,
+                        key,
+                        parameters: ready.parameters,
+                        settings: Rc::new(SettingsMap::default()),
+                        statements: ServerStatements::default(),
+                        replies: Replies::default(),
+                        status: Status::Idle,
+                        input: BytesMut::new(),
+                        tainted: !buffer.is_empty(),
+                    });
+                }
+            }
+        }
+        buffer.reserve(1024);
+        if stream.read(&mut buffer).await? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+    }
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
