@@ -1,0 +1,151 @@
+//! What workers and the monitor share about polls: their numbers, who waits for them, and how busy nodes are.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+
+use crate::lsn::Ticket;
+use crate::topology::NodeId;
+
+/// One node's polls.
+#[derive(Debug, Default)]
+struct NodePolls {
+    /// The number of the last poll that was sent, or is just about to be.
+    sent: AtomicU64,
+    /// The monitor sleeps for a whole interval, so that whoever needs a poll has to ring.
+    resting: AtomicBool,
+    bell: Notify,
+}
+
+/// One worker's counts, on cache lines of its own.
+#[repr(align(128))]
+#[derive(Debug)]
+struct Flow {
+    units: Box<[AtomicU64]>,
+}
+
+/// The polls of all nodes.
+#[derive(Debug)]
+pub struct Polls {
+    nodes: Box<[NodePolls]>,
+    flows: Box<[Flow]>,
+    waiting: AtomicU32,
+}
+
+impl Polls {
+    /// For as many nodes and workers as given.
+    #[must_use]
+    pub fn new(nodes: usize, workers: usize) -> Arc<Self> {
+        let flow = |_| Flow { units: (0..nodes).map(|_| AtomicU64::new(0)).collect() };
+        Arc::new(Self {
+            nodes: (0..nodes).map(|_| NodePolls::default()).collect(),
+            flows: (0..workers).map(flow).collect(),
+            waiting: AtomicU32::new(0),
+        })
+    }
+
+    /// What worker number `worker` works with.
+    #[must_use]
+    pub fn handle(self: &Arc<Self>, worker: usize) -> PollsHandle {
+        PollsHandle { polls: self.clone(), worker }
+    }
+
+    fn node(&self, node: NodeId) -> Option<&NodePolls> {
+        self.nodes.get(usize::from(node.0))
+    }
+
+    /// Numbers a poll. To be called before it is sent: whoever read [`PollsHandle::next`] before has a ticket for
+    /// this poll at the latest, and whatever he has seen happened before it was sent.
+    pub(super) fn number(&self, node: NodeId) -> Ticket {
+        Ticket(self.node(node).map_or(0, |n| n.sent.fetch_add(1, Ordering::SeqCst) + 1))
+    }
+
+    /// Whether somebody waits for freshness.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
+    /// How many units have ended on the node, over all workers.
+    pub(super) fn units(&self, node: NodeId) -> u64 {
+        let at = usize::from(node.0);
+        self.flows.iter().filter_map(|f| f.units.get(at)).map(|n| n.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Waits for somebody to ring for the node.
+    pub(super) async fn rung(&self, node: NodeId) {
+        match self.node(node) {
+            Some(n) => n.bell.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn set_resting(&self, node: NodeId, resting: bool) {
+        if let Some(n) = self.node(node) {
+            n.resting.store(resting, Ordering::SeqCst);
+        }
+    }
+}
+
+/// One worker's access to the polls.
+#[derive(Clone, Debug)]
+pub struct PollsHandle {
+    polls: Arc<Polls>,
+    worker: usize,
+}
+
+impl PollsHandle {
+    /// The first poll of the node that is sent after now.
+    #[must_use]
+    pub fn next(&self, node: NodeId) -> Ticket {
+        Ticket(self.polls.node(node).map_or(0, |n| n.sent.load(Ordering::SeqCst)) + 1)
+    }
+
+    /// Asks for a poll of the node at once.
+    pub fn kick(&self, node: NodeId) {
+        if let Some(n) = self.polls.node(node) {
+            n.bell.notify_one();
+        }
+    }
+
+    /// Asks for a poll of the node if none is due for a while.
+    pub fn kick_if_resting(&self, node: NodeId) {
+        if let Some(n) = self.polls.node(node)
+            && n.resting.load(Ordering::SeqCst)
+            && n.resting.swap(false, Ordering::SeqCst)
+        {
+            n.bell.notify_one();
+        }
+    }
+
+    /// A unit has ended on the node.
+    pub fn flowed(&self, node: NodeId) {
+        let flow = self.polls.flows.get(self.worker).and_then(|f| f.units.get(usize::from(node.0)));
+        if let Some(units) = flow {
+            // Written by this worker's thread alone.
+            units.store(units.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits for freshness: all nodes are polled at once and often until this is dropped.
+    #[must_use]
+    pub fn wait(&self) -> Waiting {
+        self.polls.waiting.fetch_add(1, Ordering::AcqRel);
+        for node in &self.polls.nodes {
+            if node.resting.swap(false, Ordering::SeqCst) {
+                node.bell.notify_one();
+            }
+        }
+        Waiting(self.polls.clone())
+    }
+}
+
+/// Somebody waits for freshness as long as this lives.
+#[derive(Debug)]
+pub struct Waiting(Arc<Polls>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,192 @@
+//! The loop that polls one node.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rand::RngExt;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::clock::Clock;
+use super::polls::Polls;
+use super::probe::{Probe, describe};
+use crate::config::Settings;
+use crate::topology::{NodeId, Observation, Observer, Topology};
+
+/// The primary's WAL may stand unflushed for so long while somebody waits, before it is nudged.
+const NUDGE_AFTER: Duration = Duration::from_millis(20);
+
+/// The shortest time between two nudges.
+const NUDGE_EVERY: Duration = Duration::from_millis(200);
+
+/// The longest time between two attempts to connect.
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
+
+/// How long a node counts as busy after its last unit.
+const BUSY_FOR: Duration = Duration::from_millis(20);
+
+/// What the monitor publishes.
+pub struct Monitor {
+    /// The nodes.
+    pub topology: Arc<ArcSwap<Topology>>,
+    /// The polls.
+    pub polls: Arc<Polls>,
+    /// Changes with every topology that is published while somebody waits.
+    pub changed: watch::Receiver<u64>,
+}
+
+struct Publisher {
+    observer: RefCell<Observer>,
+    topology: Arc<ArcSwap<Topology>>,
+    polls: Arc<Polls>,
+    changed: watch::Sender<u64>,
+    settings: Arc<ArcSwap<Settings>>,
+    clock: Clock,
+}
+
+impl Monitor {
+    /// Starts to poll, on the `LocalSet` of this thread.
+    #[must_use]
+    pub fn start(settings: Arc<ArcSwap<Settings>>, workers: usize, clock: Clock) -> Self {
+        let names: Vec<_> = settings.load().nodes.iter().map(|n| n.name.clone()).collect();
+        let observer = Observer::new(&names);
+        let topology = Arc::new(ArcSwap::from_pointee(observer.topology().clone()));
+        let polls = Polls::new(names.len(), workers);
+        let (sender, changed) = watch::channel(0);
+        let publisher = Rc::new(Publisher {
+            observer: observer.into(),
+            topology: topology.clone(),
+            polls: polls.clone(),
+            changed: sender,
+            settings,
+            clock,
+        });
+        for number in 0..names.len() {
+            let node = NodeId(u16::try_from(number).unwrap_or(u16::MAX));
+            tokio::task::spawn_local(watch_node(publisher.clone(), node));
+        }
+        Self { topology, polls, changed }
+    }
+}
+
+impl Publisher {
+    fn observe(&self, node: NodeId, observation: Observation) {
+        let mut observer = self.observer.borrow_mut();
+        let before = observer.topology().primary;
+        observer.observe(node, observation);
+        let after = observer.topology();
+        if after.primary != before {
+            let name = |id: Option<NodeId>| {
+                id.and_then(|id| after.node(id)).map_or("none".to_owned(), |n| n.name.to_string())
+            };
+            tracing::info!(primary = %name(after.primary), was = %name(before), epoch = after.epoch.0,
+                timeline = after.timeline.0, "the primary has changed");
+        }
+        self.topology.store(Arc::new(after.clone()));
+        drop(observer);
+        if self.polls.is_awaited() {
+            self.changed.send_modify(|n| *n = n.wrapping_add(1));
+        }
+    }
+}
+
+async fn watch_node(publisher: Rc<Publisher>, node: NodeId) {
+    let mut backoff = Duration::from_millis(50);
+    let mut silent = false;
+    loop {
+        let settings = publisher.settings.load_full();
+        let Some(target) = settings.nodes.get(usize::from(node.0)) else { return };
+        let connected =
+            timeout(settings.connect_timeout, Probe::connect(target, settings.connect_timeout)).await;
+        let reason = match connected {
+            Ok(Ok(mut probe)) => {
+                tracing::info!(node = %target.name, "node is reachable");
+                backoff = Duration::from_millis(50);
+                silent = false;
+                let reason = poll(&publisher, node, &mut probe).await;
+                publisher.observe(node, Observation::Lost);
+                reason
+            }
+            Ok(Err(error)) => describe(&error),
+            Err(_) => format!("no answer within {:?}", settings.connect_timeout),
+        };
+        // Once per outage: an operator needs to know, not to be drowned.
+        if !silent {
+            tracing::warn!(node = %target.name, reason, "node is not reachable");
+            silent = true;
+        }
+        let jitter = rand::rng().random_range(0.5..1.0);
+        sleep(backoff.mul_f64(jitter)).await;
+        backoff = (backoff * 2).min(MAX_BACKOFF);
+    }
+}
+
+/// Polls until the connection breaks, and says why it did.
+async fn poll(publisher: &Publisher, node: NodeId, probe: &mut Probe) -> String {
+    let polls = &publisher.polls;
+    let clock = publisher.clock;
+    let mut units = polls.units(node);
+    let mut busy_until = Duration::ZERO;
+    let mut unflushed_since: Option<Duration> = None;
+    let mut nudged = Duration::ZERO;
+    let mut epoch = 0;
+    loop {
+        let settings = publisher.settings.load_full();
+        let ticket = polls.number(node);
+        let sent = clock.now();
+        let report = match timeout(settings.poll_timeout, probe.poll()).await {
+            Ok(Ok(report)) => report,
+            Ok(Err(error)) => return describe(&error),
+            Err(_) => return format!("a poll had no answer within {:?}", settings.poll_timeout),
+        };
+        let received = clock.now();
+        publisher.observe(node, Observation::Polled { ticket, sent, received, report });
+        let topology = publisher.topology.load();
+        if topology.epoch.0 != epoch {
+            epoch = topology.epoch.0;
+            probe.ask_timeline();
+        }
+        let is_primary = topology.primary == Some(node);
+        drop(topology);
+        if is_primary {
+            let insert = report.lsn.before_page_header(report.geometry);
+            unflushed_since = (insert > report.flushed).then(|| unflushed_since.unwrap_or(sent));
+            let stuck = unflushed_since.is_some_and(|since| received.saturating_sub(since) > NUDGE_AFTER);
+            if stuck && polls.is_awaited() && received.saturating_sub(nudged) > NUDGE_EVERY {
+                nudged = received;
+                match timeout(settings.poll_timeout, probe.nudge()).await {
+                    Ok(Ok(())) => {}
+                    // It was demoted meanwhile; the next poll will tell.
+                    Ok(Err(error)) if error.as_db_error().is_some() => {}
+                    Ok(Err(error)) => return describe(&error),
+                    Err(_) => return "a nudge had no answer".to_owned(),
+                }
+            }
+        }
+        let now_units = polls.units(node);
+        if now_units != units {
+            units = now_units;
+            busy_until = clock.now() + BUSY_FOR;
+        }
+        pause(publisher, node, clock.now() < busy_until, &settings).await;
+    }
+}
+
+/// The time until the next poll: short while somebody waits or units flow, else until the interval is over or
+/// somebody rings.
+async fn pause(publisher: &Publisher, node: NodeId, busy: bool, settings: &Settings) {
+    let polls = &publisher.polls;
+    if busy || polls.is_awaited() {
+        sleep(settings.poll_interval_busy).await;
+        return;
+    }
+    polls.set_resting(node, true);
+    // Whoever came between the look at `is_awaited` and the mark has not rung.
+    if !polls.is_awaited() {
+        let _ = timeout(settings.poll_interval, polls.rung(node)).await;
+    }
+    polls.set_resting(node, false);
+}
