@@ -1,1 +1,13 @@
-//! Moves frames between a client and its lease.
+//! Moves frames between a client and its lease, as the session says.
+//!
+//! [`exchange`] runs one unit; [`downstream`] goes through what the server says, [`upstream`] through
+//! what the client adds to a unit that is under way.
+
+pub mod downstream;
+pub mod exchange;
+pub mod heal;
+pub mod settle;
+pub mod upstream;
+
+pub use exchange::{Exchange, Outcome};
+pub use settle::{SettleError, settle};

@@ -1,0 +1,193 @@
+//! Goes through what the server says: looks at the heads, and into the few bodies that matter.
+
+use super::exchange::{Broken, Exchange, Feed};
+use super::heal::refusal;
+use crate::session::Event;
+use crate::session::state::ServerChange;
+use crate::wire::Frame;
+use crate::wire::server::{Fields, Status, parameter_status, tag};
+use crate::wire::sqlstate;
+
+/// An answer that is held back may take this many bytes; beyond it, it is no longer held back.
+const MAX_HELD: usize = 64 * 1024;
+
+/// The longest ErrorResponse or other message that is looked into; PostgreSQL's own are far shorter.
+const MAX_LOOK: usize = 16 * 1024 * 1024;
+
+impl Exchange<'_, '_> {
+    /// Goes through the server's input as far as it has come.
+    pub(super) fn downstream(&mut self) -> Result<(), Broken> {
+        loop {
+            let left = self.server.input.len() - self.at;
+            if self.pass > 0 {
+                let n = self.pass.min(left);
+                self.at += n;
+                self.pass -= n;
+                if self.pass > 0 {
+                    return Ok(());
+                }
+                continue;
+            }
+            // What a server says behind the end of the unit is not part of its answer: a server that dies says so
+            // to whoever has it next.
+            if !self.is_fed() && self.server.replies.ready_to_come() == 0 {
+                return Ok(());
+            }
+            let rest = self.server.input.get(self.at..).unwrap_or_default();
+            let Some(frame) = Frame::peek(rest).map_err(|e| Broken::Protocol(e.to_string()))? else {
+                return Ok(());
+            };
+            match frame.tag {
+                tag::DATA_ROW | tag::COPY_DATA if !self.server.replies.in_setup() => {
+                    self.release();
+                    self.pass = frame.len;
+                }
+                _ if rest.len() >= frame.len => self.message(frame)?,
+                // Long, and nothing that we must know of.
+                tag::ROW_DESCRIPTION | tag::NOTICE_RESPONSE | tag::FUNCTION_RESULT
+                    if frame.len > MAX_HELD && self.server.replies.is_plain() =>
+                {
+                    self.release();
+                    self.server.replies.on_message(frame.tag, &mut self.to_client);
+                    self.pass = frame.len;
+                }
+                _ if frame.len > MAX_LOOK => {
+                    return Err(Broken::Protocol("a server sent a message that is too long".to_owned()));
+                }
+                _ => {
+                    if self.holding && rest.len() > MAX_HELD {
+                        self.release();
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// From here on the client sees the answer, so that nobody else can give it.
+    fn release(&mut self) {
+        if self.refused.is_none() {
+            self.holding = false;
+        }
+    }
+
+    /// A whole message.
+    fn message(&mut self, frame: Frame) -> Result<(), Broken> {
+        let end = self.at + frame.len;
+        let body = self.server.input.get(self.at + crate::wire::frame::HEADER..end).unwrap_or_default();
+        let in_setup = self.server.replies.in_setup();
+        let mut ready = None;
+        match frame.tag {
+            tag::ERROR_RESPONSE if in_setup => {
+                self.setup_failed = Some(String::from_utf8_lossy(Fields::new(body).message()).into_owned());
+            }
+            tag::ERROR_RESPONSE => {
+                if self.holding {
+                    self.refused = refusal(Fields::new(body));
+                }
+                // A statement that should be there is not: SQL DEALLOCATE has taken it away behind our back.
+                let lost_statement =
+                    Fields::new(body).sqlstate() == sqlstate::INVALID_STATEMENT_NAME.as_bytes();
+                self.server.tainted |= Fields::new(body).is_fatal() || lost_statement;
+                if self.refused.is_none() {
+                    self.holding = false;
+                }
+                self.failed = true;
+                self.notes.clear();
+                if let Feed::Copy { simple } = self.feed {
+                    self.feed = if simple { Feed::Closed } else { Feed::Pipeline };
+                }
+                let (session, statements) = (&mut *self.client.session, &mut self.server.statements);
+                self.server.replies.on_error(|undone| undone.undo(&mut session.statements, statements));
+            }
+            tag::COMMAND_COMPLETE | tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED if !in_setup => {
+                if self.refused.is_none() {
+                    self.holding = false;
+                }
+                if !self.notes.is_empty() {
+                    let command = body.split(|b| *b == 0).next().unwrap_or_default();
+                    let command: Vec<u8> = command.to_vec();
+                    self.completed(&command);
+                }
+            }
+            tag::READY_FOR_QUERY => {
+                let (session, statements) = (&mut *self.client.session, &mut self.server.statements);
+                self.server.replies.on_skipped(|undone| undone.undo(&mut session.statements, statements));
+                let status = body.first().copied().and_then(Status::from_byte);
+                ready = Some(
+                    status.ok_or_else(|| Broken::Protocol("a server is in an unknown state".to_owned()))?,
+                );
+            }
+            tag::PARAMETER_STATUS => {
+                if let Some((name, value)) = parameter_status(body) {
+                    let (name, value) = (name.to_vec(), value.to_vec());
+                    self.server.parameter(&name, &value);
+                }
+            }
+            tag::COPY_IN | tag::COPY_BOTH if !in_setup => {
+                self.holding = false;
+                if !self.simple {
+                    self.server.replies.forget_syncs();
+                }
+                self.feed = Feed::Copy { simple: self.simple };
+            }
+            tag::COPY_OUT => self.release(),
+            _ => {}
+        }
+        let event = self.pass_on(frame.tag, end);
+        if let Some(status) = ready {
+            if event == Event::Swallow {
+                if let Some(message) = self.setup_failed.take_if(|_| self.plan.is_read) {
+                    return Err(self.settings_refused(message));
+                }
+            } else {
+                self.server.status = status;
+                if self.refused.is_none() {
+                    self.client.session.ready(status, self.failed, &mut self.server.settings);
+                    // The client waits with its Sync until it has heard of the error; all before that is void.
+                    self.client.session.skipping |= event == Event::QuietReady && self.failed;
+                }
+                self.failed = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the message that ends at `end` where it belongs.
+    fn pass_on(&mut self, tag: u8, end: usize) -> Event {
+        if self.server.replies.is_plain() {
+            self.at = end;
+            return self.server.replies.on_message(tag, &mut self.to_client);
+        }
+        // What is ours to say goes behind this message, so what is before it goes first.
+        let run = self.server.input.get(self.run..self.at).unwrap_or_default();
+        self.to_client.extend_from_slice(run);
+        let message_at = self.to_client.len();
+        let event = self.server.replies.on_message(tag, &mut self.to_client);
+        if event == Event::Forward {
+            let said = self.to_client.split_off(message_at);
+            self.to_client.extend_from_slice(self.server.input.get(self.at..end).unwrap_or_default());
+            self.to_client.extend_from_slice(&said);
+        }
+        self.at = end;
+        self.run = end;
+        event
+    }
+
+    /// A statement has completed: what it changed in the session is so from now on.
+    fn completed(&mut self, command: &[u8]) {
+        let number = self.completed;
+        self.completed += 1;
+        while let Some(at) = self.notes.iter().position(|(n, _)| *n == number) {
+            let (_, note) = self.notes.remove(at);
+            match self.client.session.note(note, command, &mut self.server.settings) {
+                ServerChange::None => {}
+                ServerChange::NoStatements => self.server.statements.clear(),
+                ServerChange::Bare => {
+                    self.server.statements.clear();
+                    self.server.settings = std::rc::Rc::default();
+                }
+            }
+        }
+    }
+}

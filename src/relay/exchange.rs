@@ -1,0 +1,428 @@
+//! Runs one unit on one server connection.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+
+use bytes::{Buf, BytesMut};
+
+use super::heal::Refusal;
+use super::settle::{SettleError, settle};
+use crate::net::Stream;
+use crate::server::Connection;
+use crate::session::collect::End;
+use crate::session::notes::Numbered;
+use crate::session::settings::SettingsMap;
+use crate::session::{Expect, Session, SharedStatement, Statements, Unit};
+use crate::wire::build;
+use crate::wire::client::SYNC_MESSAGE;
+use crate::wire::frame::HEADER;
+use crate::wire::server::Status;
+
+/// How a unit ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The server is ready for the next one.
+    Done(Status),
+    /// A replica refused it, and the client has seen nothing: it can run elsewhere.
+    Refused(Refusal),
+    /// The server connection broke.
+    ServerLost {
+        /// What the operating system says.
+        error: io::Error,
+        /// Whether the client has seen nothing of the answer.
+        unseen: bool,
+        /// Whether the client has seen a message only in part, so that no other can follow.
+        torn: bool,
+    },
+    /// The server does not keep to the protocol, or did not take our own settings.
+    ServerFailed {
+        /// What happened.
+        message: String,
+        /// Whether the client has seen a message only in part.
+        torn: bool,
+    },
+    /// The client went away, or does not keep to the protocol.
+    ClientGone,
+    /// The client has too many prepared statements: nothing was sent.
+    TooManyStatements,
+}
+
+/// What the client's side of an exchange consists of.
+#[derive(Debug)]
+pub struct ClientSide<'a> {
+    /// Its socket.
+    pub stream: &'a mut Stream,
+    /// What has come from it; starts with the unit.
+    pub input: &'a mut BytesMut,
+    /// Its session.
+    pub session: &'a mut Session,
+}
+
+/// How a unit is to be run.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// The client may be answered by another node instead, as long as it has seen nothing.
+    pub may_heal: bool,
+    /// The unit is proven to be a read: what is pipelined behind a failed setting does no harm.
+    pub is_read: bool,
+    /// The most prepared statements per server connection.
+    pub statement_limit: usize,
+}
+
+/// What the client still adds to the unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Feed {
+    /// Nothing: the unit is complete.
+    Closed,
+    /// Messages up to a Sync.
+    Pipeline,
+    /// COPY data; then whatever `simple` says: nothing, or more up to a Sync.
+    Copy {
+        /// The COPY came in a Query.
+        simple: bool,
+    },
+}
+
+/// A statement name of the client and what stood behind it before the unit.
+pub type Undo = (Box<[u8]>, Option<SharedStatement>);
+
+/// One unit under way.
+pub struct Exchange<'a, 'b> {
+    pub(super) client: ClientSide<'a>,
+    pub(super) server: &'a mut Connection,
+    pub(super) table: &'a RefCell<Statements>,
+    pub(super) plan: Plan,
+    pub(super) notes: &'b mut Vec<Numbered>,
+    /// Bytes for the server that it has not taken yet.
+    pub(super) to_server: BytesMut,
+    /// Bytes for the client that do not come from the server's input as they stand.
+    pub(super) to_client: BytesMut,
+    /// Up to here the server's input has been looked at.
+    pub(super) at: usize,
+    /// From here on it has not been passed on.
+    pub(super) run: usize,
+    /// Bytes of the server's current message that are still to come, and need no look.
+    pub(super) pass: usize,
+    /// The same for the client's current message.
+    pub(super) client_pass: usize,
+    /// The answer is held back until the first row or completion.
+    pub(super) holding: bool,
+    pub(super) seen: bool,
+    pub(super) feed: Feed,
+    pub(super) refused: Option<Refusal>,
+    pub(super) failed: bool,
+    pub(super) setup_failed: Option<String>,
+    pub(super) completed: u32,
+    pub(super) simple: bool,
+    /// Part of the unit has been sent before what is fed now.
+    pub(super) any_sent: bool,
+    taken: bool,
+}
+
+impl<'a, 'b> Exchange<'a, 'b> {
+    /// Prepares to run the unit at the start of the client's input on `server`.
+    pub fn new(
+        client: ClientSide<'a>,
+        server: &'a mut Connection,
+        table: &'a RefCell<Statements>,
+        plan: Plan,
+        notes: &'b mut Vec<Numbered>,
+        scratch: (BytesMut, BytesMut),
+    ) -> Self {
+        Self {
+            client,
+            server,
+            table,
+            plan,
+            notes,
+            to_server: scratch.0,
+            to_client: scratch.1,
+            at: 0,
+            run: 0,
+            pass: 0,
+            client_pass: 0,
+            holding: plan.may_heal,
+            seen: false,
+            feed: Feed::Closed,
+            refused: None,
+            failed: false,
+            setup_failed: None,
+            completed: 0,
+            simple: false,
+            any_sent: false,
+            taken: false,
+        }
+    }
+
+    /// Whether the unit has left the client's input.
+    #[must_use]
+    pub fn has_taken(&self) -> bool {
+        self.taken
+    }
+
+    /// The buffers that [`Self::new`] was given.
+    pub fn into_scratch(self) -> (BytesMut, BytesMut) {
+        (self.to_server, self.to_client)
+    }
+
+    /// Gives the server the session's settings and the unit, and the client the answer.
+    ///
+    /// The unit leaves the client's input unless it was refused or nothing of its answer was seen.
+    pub async fn run(&mut self, unit: &Unit) -> Outcome {
+        match self.exchange(unit).await {
+            Ok(outcome) => outcome,
+            Err(Broken::Client) => Outcome::ClientGone,
+            Err(Broken::Server(error)) => {
+                Outcome::ServerLost { error, unseen: !self.seen && !self.taken, torn: self.is_torn() }
+            }
+            Err(Broken::Protocol(message)) => Outcome::ServerFailed { message, torn: self.is_torn() },
+            Err(Broken::TooManyStatements) => Outcome::TooManyStatements,
+        }
+    }
+
+    fn is_torn(&self) -> bool {
+        self.seen && self.pass > 0
+    }
+
+    async fn exchange(&mut self, unit: &Unit) -> Result<Outcome, Broken> {
+        self.simple = unit.simple;
+        self.any_sent = unit.len > 0;
+        if unit.end == End::Open {
+            self.feed = Feed::Pipeline;
+        }
+        self.set_up().await?;
+        self.hand_over(unit)?;
+        if !self.holding {
+            self.take_unit(unit);
+        }
+        if self.is_fed() {
+            self.upstream()?;
+        }
+        loop {
+            self.push()?;
+            if self.is_over() {
+                break;
+            }
+            if self.is_fed() && !self.to_client.is_empty() {
+                // What is ours to say may be all that the client waits for.
+                self.deliver().await?;
+            }
+            if self.to_server.is_empty() && !self.is_fed() {
+                self.server.stream.readable().await.map_err(Broken::Server)?;
+                self.pull(unit).await?;
+                continue;
+            }
+            match self.wait().await? {
+                Ready::Server => self.pull(unit).await?,
+                Ready::ServerRoom => {}
+                Ready::Client => {
+                    self.client.input.reserve(crate::net::buffers::SIZE);
+                    let read = self.client.stream.read_now(self.client.input).await;
+                    if matches!(read, Ok(Some(0)) | Err(_)) {
+                        return Err(Broken::Client);
+                    }
+                    self.upstream()?;
+                }
+            }
+        }
+        if let Some(refusal) = self.refused {
+            return Ok(Outcome::Refused(refusal));
+        }
+        Ok(Outcome::Done(self.server.status))
+    }
+
+    fn is_over(&self) -> bool {
+        !self.is_fed()
+            && self.server.replies.ready_to_come() == 0
+            && self.pass == 0
+            && self.to_server.is_empty()
+    }
+
+    /// Whether more of the client's bytes belong to this unit.
+    pub(super) fn is_fed(&self) -> bool {
+        self.feed != Feed::Closed || self.client_pass > 0
+    }
+
+    /// Gives the server the session's settings, if it has others.
+    async fn set_up(&mut self) -> Result<(), Broken> {
+        let target = &self.client.session.settings;
+        if std::rc::Rc::ptr_eq(&self.server.settings, target) {
+            return Ok(());
+        }
+        let mut sql = Vec::new();
+        self.server.settings.difference(target, &mut sql);
+        if sql.is_empty() {
+            self.server.settings = target.clone();
+            return Ok(());
+        }
+        if !self.plan.is_read {
+            // A write must not run with another's settings: it is sent only once the server has these.
+            let target = target.clone();
+            return match settle(self.server, &target).await {
+                Ok(()) => Ok(()),
+                Err(SettleError::Io(error)) => Err(Broken::Server(error)),
+                Err(SettleError::Refused { message, .. }) => Err(self.settings_refused(message)),
+            };
+        }
+        self.server.settings = target.clone();
+        build::query(&mut self.to_server, &sql);
+        // A Query of ours ends the life of the unnamed statement as well.
+        self.server.statements.unnamed = 0;
+        self.server.replies.expect(Expect::Setup);
+        Ok(())
+    }
+
+    pub(super) fn settings_refused(&mut self, message: String) -> Broken {
+        self.server.settings = std::rc::Rc::new(SettingsMap::default());
+        self.server.tainted = true;
+        Broken::Protocol(format!("a server did not take the settings of this session: {message}"))
+    }
+
+    /// Gives the server the unit: as it stands where that is possible.
+    fn hand_over(&mut self, unit: &Unit) -> Result<(), Broken> {
+        let messages = self.client.input.get(..unit.len).unwrap_or_default();
+        let mut translator = crate::session::translate::Translator {
+            client: &mut self.client.session.statements,
+            server: &mut self.server.statements,
+            table: &mut self.table.borrow_mut(),
+            replies: &mut self.server.replies,
+            limit: self.plan.statement_limit,
+            plan_key: 0,
+        };
+        translator.evict(&mut self.to_server);
+        if unit.named || unit.end != End::Closed {
+            translator.plan_key = self.client.session.settings.plan_key();
+            // Flush is not for the server: it answers at once to the Sync that stands in its place.
+            let flush = if unit.end == End::Flushed { HEADER } else { 0 };
+            let messages = messages.get(..unit.len - flush).unwrap_or_default();
+            translator.translate(messages, &mut self.to_server).map_err(|_| Broken::TooManyStatements)?;
+            if unit.end == End::Flushed {
+                self.to_server.extend_from_slice(&SYNC_MESSAGE);
+                self.server.replies.expect(Expect::QuietReady);
+            }
+            self.server.replies.say(&mut self.to_client);
+            return Ok(());
+        }
+        if let Some((start, end)) = unit.unnamed {
+            translator.passed_unnamed(messages.get(start..end).unwrap_or_default());
+        }
+        if unit.simple {
+            // A Query ends the life of the unnamed statement (manual, "Extended Query").
+            self.client.session.statements.drop_unnamed();
+            self.server.statements.unnamed = 0;
+        }
+        self.server.replies.expect_plain(unit.unnamed.is_some());
+        let sent = if self.to_server.is_empty() {
+            self.server.stream.try_write(messages).map_err(Broken::Server)?
+        } else {
+            0
+        };
+        self.to_server.extend_from_slice(messages.get(sent..).unwrap_or_default());
+        Ok(())
+    }
+
+    fn take_unit(&mut self, unit: &Unit) {
+        self.client.input.advance(unit.len);
+        self.taken = true;
+    }
+
+    /// Writes what the server takes without waiting.
+    fn push(&mut self) -> Result<(), Broken> {
+        while !self.to_server.is_empty() {
+            let n = self.server.stream.try_write(&self.to_server).map_err(Broken::Server)?;
+            if n == 0 {
+                break;
+            }
+            self.to_server.advance(n);
+        }
+        Ok(())
+    }
+
+    /// Reads from the server and passes on what the client may see.
+    async fn pull(&mut self, unit: &Unit) -> Result<(), Broken> {
+        self.server.input.reserve(1);
+        match self.server.stream.read_now(&mut self.server.input).await.map_err(Broken::Server)? {
+            None => return Ok(()),
+            Some(0) => return Err(Broken::Server(io::ErrorKind::UnexpectedEof.into())),
+            Some(_) => {}
+        }
+        let was_holding = self.holding;
+        self.downstream()?;
+        if self.refused.is_some() {
+            // Nobody is to see this answer; what has been looked at can go.
+            self.to_client.clear();
+            self.server.input.advance(self.at);
+            (self.at, self.run) = (0, 0);
+            return Ok(());
+        }
+        if self.holding && !self.is_over() {
+            return Ok(());
+        }
+        self.deliver().await?;
+        if was_holding {
+            self.holding = false;
+            self.take_unit(unit);
+        }
+        if self.is_fed() {
+            self.upstream()?;
+        }
+        Ok(())
+    }
+
+    /// Writes to the client what has been looked at.
+    async fn deliver(&mut self) -> Result<(), Broken> {
+        let run = self.server.input.get(self.run..self.at).unwrap_or_default();
+        if self.to_client.is_empty() {
+            if !run.is_empty() {
+                self.seen = true;
+                self.client.stream.write_all(run).await.map_err(|_| Broken::Client)?;
+            }
+        } else {
+            self.to_client.extend_from_slice(run);
+            self.seen = true;
+            self.client.stream.write_all(&self.to_client).await.map_err(|_| Broken::Client)?;
+            self.to_client.clear();
+        }
+        self.server.input.advance(self.at);
+        (self.at, self.run) = (0, 0);
+        Ok(())
+    }
+
+    async fn wait(&self) -> Result<Ready, Broken> {
+        let feed = self.is_fed() && self.to_server.len() < super::upstream::HIGH_WATER;
+        let (client, server) = (&*self.client.stream, &self.server.stream);
+        let room = !self.to_server.is_empty();
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = server.poll_readable(cx) {
+                return Poll::Ready(result.map(|()| Ready::Server).map_err(Broken::Server));
+            }
+            if room && let Poll::Ready(result) = server.poll_writable(cx) {
+                return Poll::Ready(result.map(|()| Ready::ServerRoom).map_err(Broken::Server));
+            }
+            if feed && let Poll::Ready(result) = client.poll_readable(cx) {
+                return Poll::Ready(result.map(|()| Ready::Client).map_err(|_| Broken::Client));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// What can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ready {
+    Server,
+    ServerRoom,
+    Client,
+}
+
+/// Why a unit cannot go on.
+#[derive(Debug)]
+pub(super) enum Broken {
+    Client,
+    Server(io::Error),
+    Protocol(String),
+    TooManyStatements,
+}

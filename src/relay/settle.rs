@@ -1,0 +1,91 @@
+//! Gives a server connection the settings of a session, and waits until it has them.
+
+use std::io;
+use std::rc::Rc;
+
+use bytes::{Buf, BytesMut};
+
+use crate::server::Connection;
+use crate::session::SettingsMap;
+use crate::wire::Frame;
+use crate::wire::build;
+use crate::wire::server::{Fields, Status, parameter_status, tag};
+
+/// Why a server does not have the settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SettleError {
+    /// It refused one of them.
+    #[error("{message}")]
+    Refused {
+        /// Its SQLSTATE.
+        sqlstate: String,
+        /// Its message.
+        message: String,
+    },
+    /// The connection broke.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// Makes `target` the settings in force on the connection, which has no unit under way.
+///
+/// # Errors
+/// The server refused, or broke off. The connection must not be used for anything else then.
+pub async fn settle(server: &mut Connection, target: &Rc<SettingsMap>) -> Result<(), SettleError> {
+    let mut sql = Vec::new();
+    server.settings.difference(target, &mut sql);
+    if sql.is_empty() {
+        server.settings = target.clone();
+        return Ok(());
+    }
+    let mut query = BytesMut::with_capacity(sql.len() + 16);
+    build::query(&mut query, &sql);
+    server.tainted = true;
+    // A Query ends the life of the unnamed statement.
+    server.statements.unnamed = 0;
+    server.stream.write_all(&query).await?;
+    let mut refused = None;
+    loop {
+        while let Some(frame) = Frame::peek(&server.input).map_err(invalid)? {
+            let Some(body) = frame.body(&server.input) else { break };
+            match frame.tag {
+                tag::ERROR_RESPONSE => {
+                    let error = Fields::new(body);
+                    refused = Some(SettleError::Refused {
+                        sqlstate: String::from_utf8_lossy(error.sqlstate()).into_owned(),
+                        message: String::from_utf8_lossy(error.message()).into_owned(),
+                    });
+                }
+                tag::PARAMETER_STATUS => {
+                    if let Some((name, value)) = parameter_status(body) {
+                        let (name, value) = (name.to_vec(), value.to_vec());
+                        server.parameter(&name, &value);
+                    }
+                }
+                tag::READY_FOR_QUERY => {
+                    let idle = body.first().copied().and_then(Status::from_byte) == Some(Status::Idle);
+                    server.input.advance(frame.len);
+                    if let Some(refused) = refused {
+                        return Err(refused);
+                    }
+                    if !idle {
+                        return Err(invalid("a server is in a transaction that was not begun").into());
+                    }
+                    server.tainted = false;
+                    server.settings = target.clone();
+                    return Ok(());
+                }
+                _ => {}
+            }
+            server.input.advance(frame.len);
+        }
+        server.input.reserve(crate::net::buffers::SIZE);
+        if server.stream.read(&mut server.input).await? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+    }
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
