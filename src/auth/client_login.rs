@@ -97,11 +97,9 @@ impl AuthError {
             Self::NoUser => sqlstate::INVALID_AUTHORIZATION,
             Self::Password { .. } => sqlstate::INVALID_PASSWORD,
             Self::Scram(ScramError::Unsupported(_)) => sqlstate::FEATURE_NOT_SUPPORTED,
-            Self::UnexpectedMessage { .. }
-            | Self::Mechanism
-            | Self::Format
-            | Self::Scram(_)
-            | Self::Over => sqlstate::PROTOCOL_VIOLATION,
+            Self::UnexpectedMessage { .. } | Self::Mechanism | Self::Format | Self::Scram(_) | Self::Over => {
+                sqlstate::PROTOCOL_VIOLATION
+            }
         }
     }
 
@@ -141,12 +139,7 @@ impl ClientLogin {
     ///
     /// # Errors
     /// The name is empty.
-    pub fn start(
-        method: Method,
-        user: &str,
-        users: &Users,
-        nonce: Nonce,
-    ) -> Result<Start, AuthError> {
+    pub fn start(method: Method, user: &str, users: &Users, nonce: Nonce) -> Result<Start, AuthError> {
         if user.is_empty() {
             return Err(AuthError::NoUser);
         }
@@ -156,10 +149,7 @@ impl ClientLogin {
             Method::Trust => {
                 let mut out = BytesMut::new();
                 authentication_ok(&mut out);
-                Ok(Start::Done(LoggedIn {
-                    messages: out.to_vec(),
-                    credential: password,
-                }))
+                Ok(Start::Done(LoggedIn { messages: out.to_vec(), credential: password }))
             }
             Method::Scram => Ok(Start::Ask {
                 message: sasl(10, format!("{MECHANISM}\0\0").as_bytes()).to_vec(),
@@ -203,32 +193,21 @@ impl ClientLogin {
         }
     }
 
-    fn client_first(
-        &mut self,
-        exchange: ServerExchange,
-        message: &[u8],
-    ) -> Result<ClientStep, AuthError> {
+    fn client_first(&mut self, exchange: ServerExchange, message: &[u8]) -> Result<ClientStep, AuthError> {
         let (server_first, next) = exchange.client_first(message).map_err(AuthError::Scram)?;
         self.state = State::Proof(next);
         Ok(ClientStep::Send(sasl(11, &server_first).to_vec()))
     }
 
     fn proof(&mut self, exchange: AwaitProof, message: &[u8]) -> Result<ClientStep, AuthError> {
-        let (server_final, client_key) =
-            exchange
-                .client_final(message)
-                .map_err(|error| match error {
-                    ScramError::Proof => AuthError::Password {
-                        user: self.user.clone(),
-                    },
-                    other => AuthError::Scram(other),
-                })?;
-        let keys = self.server_key.take().map(|server_key| {
-            Credential::ScramKeys(ScramKeys {
-                client_key,
-                server_key,
-            })
-        });
+        let (server_final, client_key) = exchange.client_final(message).map_err(|error| match error {
+            ScramError::Proof => AuthError::Password { user: self.user.clone() },
+            other => AuthError::Scram(other),
+        })?;
+        let keys = self
+            .server_key
+            .take()
+            .map(|server_key| Credential::ScramKeys(ScramKeys { client_key, server_key }));
         let mut messages = sasl(12, &server_final);
         authentication_ok(&mut messages);
         Ok(ClientStep::Done(LoggedIn {

@@ -141,10 +141,7 @@ pub struct ServerLogin {
 #[derive(Debug)]
 enum State {
     /// The server's wish.
-    Request {
-        credential: Option<Credential>,
-        nonce: Nonce,
-    },
+    Request { credential: Option<Credential>, nonce: Nonce },
     /// SASLContinue.
     ServerFirst(AwaitServerFirst),
     /// SASLFinal.
@@ -161,11 +158,7 @@ impl ServerLogin {
     /// Begins a login; the startup packet with the same `user` has been sent.
     #[must_use]
     pub fn new(user: impl Into<String>, credential: Option<Credential>, nonce: Nonce) -> Self {
-        Self {
-            user: user.into(),
-            told: ServerReady::default(),
-            state: State::Request { credential, nonce },
-        }
+        Self { user: user.into(), told: ServerReady::default(), state: State::Request { credential, nonce } }
     }
 
     /// Takes the server's next message. After an error, or when ready, takes nothing more.
@@ -184,13 +177,11 @@ impl ServerLogin {
             (tag::ERROR_RESPONSE, _) => return Err(refusal(body)),
             (tag::NOTICE_RESPONSE, state) => (state, Step::Continue),
             (tag::AUTHENTICATION, state) => {
-                let (kind, data) =
-                    int32(body).ok_or(LoginError::Malformed("Authentication message"))?;
+                let (kind, data) = int32(body).ok_or(LoginError::Malformed("Authentication message"))?;
                 self.authentication(state, kind, data)?
             }
             (tag::NEGOTIATE_VERSION, state @ State::Request { .. }) => {
-                let told =
-                    negotiated(body).ok_or(LoginError::Malformed("NegotiateProtocolVersion"))?;
+                let told = negotiated(body).ok_or(LoginError::Malformed("NegotiateProtocolVersion"))?;
                 self.told.negotiated = Some(told);
                 (state, Step::Continue)
             }
@@ -218,12 +209,7 @@ impl ServerLogin {
     }
 
     /// An Authentication message: its kind (PostgreSQL: `AUTH_REQ_*`, libpq/protocol.h) and what follows it.
-    fn authentication(
-        &self,
-        state: State,
-        kind: u32,
-        data: &[u8],
-    ) -> Result<(State, Step), LoginError> {
+    fn authentication(&self, state: State, kind: u32, data: &[u8]) -> Result<(State, Step), LoginError> {
         match (state, kind) {
             (State::Request { .. } | State::Ok, 0) => {
                 if !data.is_empty() {
@@ -232,15 +218,10 @@ impl ServerLogin {
                 Ok((State::Ready, Step::Continue))
             }
             (State::ServerFirst(_) | State::ServerFinal(_), 0) => Err(LoginError::Unproven),
-            (State::Request { credential, nonce }, kind) => {
-                self.request(credential, nonce, kind, data)
-            }
+            (State::Request { credential, nonce }, kind) => self.request(credential, nonce, kind, data),
             (State::ServerFirst(exchange), 11) => {
                 let (answer, next) = exchange.server_first(data)?;
-                Ok((
-                    State::ServerFinal(next),
-                    Step::Send(password_message(&[&answer])),
-                ))
+                Ok((State::ServerFinal(next), Step::Send(password_message(&[&answer]))))
             }
             (State::ServerFinal(exchange), 12) => {
                 exchange.server_final(data)?;
@@ -267,27 +248,21 @@ impl ServerLogin {
                 Ok((State::Ok, Step::Send(answer)))
             }
             5 => {
-                let salt = data
-                    .try_into()
-                    .map_err(|_| LoginError::Malformed("AuthenticationMD5Password"))?;
+                let salt = data.try_into().map_err(|_| LoginError::Malformed("AuthenticationMD5Password"))?;
                 let password = clear(credential, "md5")?;
                 let answer = md5::response(&self.user, &password, salt);
                 let answer = password_message(&[answer.as_bytes(), b"\0"]);
                 Ok((State::Ok, Step::Send(answer)))
             }
             10 => {
-                let offers_ours =
-                    offers(data).ok_or(LoginError::Malformed("AuthenticationSASL"))?;
+                let offers_ours = offers(data).ok_or(LoginError::Malformed("AuthenticationSASL"))?;
                 if !offers_ours {
-                    return Err(LoginError::UnsupportedMethod(
-                        "SASL other than SCRAM-SHA-256",
-                    ));
+                    return Err(LoginError::UnsupportedMethod("SASL other than SCRAM-SHA-256"));
                 }
                 let credential = credential.ok_or(LoginError::NoCredential(MECHANISM))?;
                 let (first, next) = scram_client::start(credential, nonce);
                 let len = u32::try_from(first.len()).unwrap_or(u32::MAX);
-                let answer =
-                    password_message(&[MECHANISM.as_bytes(), b"\0", &len.to_be_bytes(), &first]);
+                let answer = password_message(&[MECHANISM.as_bytes(), b"\0", &len.to_be_bytes(), &first]);
                 Ok((State::ServerFirst(next), Step::Send(answer)))
             }
             2 => Err(LoginError::UnsupportedMethod("Kerberos V5")),
@@ -300,8 +275,7 @@ impl ServerLogin {
     }
 
     fn parameter(&mut self, body: &[u8]) -> Result<(), LoginError> {
-        let (name, value) =
-            parameter_status(body).ok_or(LoginError::Malformed("ParameterStatus"))?;
+        let (name, value) = parameter_status(body).ok_or(LoginError::Malformed("ParameterStatus"))?;
         let name = String::from_utf8_lossy(name).into_owned();
         let value = String::from_utf8_lossy(value).into_owned();
         let all = &mut self.told.parameters;
@@ -362,12 +336,7 @@ fn negotiated(body: &[u8]) -> Option<Negotiated> {
 
 fn backend_key(body: &[u8]) -> Option<BackendKey> {
     let (pid, secret) = int32(body)?;
-    (4..=MAX_CANCEL_KEY)
-        .contains(&secret.len())
-        .then(|| BackendKey {
-            pid,
-            secret: secret.to_vec(),
-        })
+    (4..=MAX_CANCEL_KEY).contains(&secret.len()).then(|| BackendKey { pid, secret: secret.to_vec() })
 }
 
 /// PasswordMessage, SASLInitialResponse or SASLResponse: all of one type.
@@ -397,9 +366,7 @@ mod tests {
 
     fn keys() -> Option<Credential> {
         let iterations = Iterations::new(1).unwrap();
-        Some(Credential::ScramKeys(ScramKeys::from_password(
-            "secret", b"salt", iterations,
-        )))
+        Some(Credential::ScramKeys(ScramKeys::from_password("secret", b"salt", iterations)))
     }
 
     fn auth(kind: u32, data: &[u8]) -> Vec<u8> {
@@ -416,9 +383,7 @@ mod tests {
     #[test]
     fn what_a_server_tells_is_collected() {
         let mut login = login(None);
-        login
-            .on_message(b'v', b"\0\x03\0\0\0\0\0\x01_pq_.x\0")
-            .unwrap();
+        login.on_message(b'v', b"\0\x03\0\0\0\0\0\x01_pq_.x\0").unwrap();
         login.on_message(b'R', &auth(0, b"")).unwrap();
         for body in [&b"a\x001\0"[..], b"b\x002\0", b"a\x003\0"] {
             login.on_message(b'S', body).unwrap();
@@ -426,9 +391,7 @@ mod tests {
         login.on_message(b'N', b"SNOTICE\0Mhello\0\0").unwrap();
         let key = [&7_u32.to_be_bytes()[..], &[1; 32]].concat();
         login.on_message(b'K', &key).unwrap();
-        let Step::Ready(ready) = login.on_message(b'Z', b"I").unwrap() else {
-            panic!()
-        };
+        let Step::Ready(ready) = login.on_message(b'Z', b"I").unwrap() else { panic!() };
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(ready.parameters, [pair("a", "3"), pair("b", "2")]);
         assert_eq!(ready.status, Status::Idle);
@@ -467,26 +430,14 @@ mod tests {
         assert_eq!(sent(cleartext), b"p\0\0\0\x0bsecret\0");
         let md5 = login(password()).on_message(b'R', &auth(5, b"salt"));
         let wanted = crate::auth::md5::response("m", "secret", *b"salt");
-        assert_eq!(
-            sent(md5.unwrap()),
-            [b"p\0\0\0\x28", wanted.as_bytes(), b"\0"].concat()
-        );
+        assert_eq!(sent(md5.unwrap()), [b"p\0\0\0\x28", wanted.as_bytes(), b"\0"].concat());
         for (kind, name) in [(3, "password"), (5, "md5")] {
             let body = auth(kind, b"salt");
-            assert_eq!(
-                login(keys()).on_message(b'R', &body).unwrap_err(),
-                LoginError::NeedsPassword(name)
-            );
-            assert_eq!(
-                login(None).on_message(b'R', &body).unwrap_err(),
-                LoginError::NoCredential(name)
-            );
+            assert_eq!(login(keys()).on_message(b'R', &body).unwrap_err(), LoginError::NeedsPassword(name));
+            assert_eq!(login(None).on_message(b'R', &body).unwrap_err(), LoginError::NoCredential(name));
         }
         let zero = Some(Credential::Password("a\0b".to_owned()));
-        assert_eq!(
-            login(zero).on_message(b'R', &auth(3, b"")).unwrap_err(),
-            LoginError::ZeroByte
-        );
+        assert_eq!(login(zero).on_message(b'R', &auth(3, b"")).unwrap_err(), LoginError::ZeroByte);
     }
 
     #[test]
@@ -498,9 +449,7 @@ mod tests {
             (10, b"SCRAM-SHA-256-PLUS\0\0", "SCRAM-SHA-256"),
             (99, b"", "unknown"),
         ] {
-            let error = login(password())
-                .on_message(b'R', &auth(kind, data))
-                .unwrap_err();
+            let error = login(password()).on_message(b'R', &auth(kind, data)).unwrap_err();
             assert!(matches!(error, LoginError::UnsupportedMethod(_)));
             assert!(error.to_string().contains(wanted), "{error}");
         }
@@ -514,10 +463,7 @@ mod tests {
         let mut login = login(password());
         let list = auth(10, b"SCRAM-SHA-256\0\0");
         login.on_message(b'R', &list).unwrap();
-        assert_eq!(
-            login.on_message(b'R', &auth(0, b"")).unwrap_err(),
-            LoginError::Unproven
-        );
+        assert_eq!(login.on_message(b'R', &auth(0, b"")).unwrap_err(), LoginError::Unproven);
     }
 
     #[test]
@@ -531,27 +477,12 @@ mod tests {
         };
         assert_eq!(after_ok(b'Z', b"X"), LoginError::Malformed("ReadyForQuery"));
         assert_eq!(after_ok(b'Z', b""), LoginError::Malformed("ReadyForQuery"));
-        assert_eq!(
-            after_ok(b'K', b"1234567"),
-            LoginError::Malformed("BackendKeyData")
-        );
-        assert_eq!(
-            after_ok(b'K', &[0; 4 + 257]),
-            LoginError::Malformed("BackendKeyData")
-        );
-        assert_eq!(
-            after_ok(b'S', b"a\0b"),
-            LoginError::Malformed("ParameterStatus")
-        );
+        assert_eq!(after_ok(b'K', b"1234567"), LoginError::Malformed("BackendKeyData"));
+        assert_eq!(after_ok(b'K', &[0; 4 + 257]), LoginError::Malformed("BackendKeyData"));
+        assert_eq!(after_ok(b'S', b"a\0b"), LoginError::Malformed("ParameterStatus"));
         assert_eq!(after_ok(b'T', b""), LoginError::UnexpectedMessage(b'T'));
-        assert_eq!(
-            after_ok(b'R', &auth(0, b"")),
-            LoginError::UnexpectedMessage(b'R')
-        );
-        assert_eq!(
-            after_ok(b'N', &vec![0; MAX_BODY + 1]),
-            LoginError::TooMuch("message size")
-        );
+        assert_eq!(after_ok(b'R', &auth(0, b"")), LoginError::UnexpectedMessage(b'R'));
+        assert_eq!(after_ok(b'N', &vec![0; MAX_BODY + 1]), LoginError::TooMuch("message size"));
         for early in [b'Z', b'K', b'S'] {
             let error = login(None).on_message(early, b"I").unwrap_err();
             assert_eq!(error, LoginError::UnexpectedMessage(early));
@@ -563,14 +494,9 @@ mod tests {
         let mut login = login(None);
         login.on_message(b'R', &auth(0, b"")).unwrap();
         for i in 0..MAX_PARAMETERS {
-            login
-                .on_message(b'S', format!("p{i}\0v\0").as_bytes())
-                .unwrap();
+            login.on_message(b'S', format!("p{i}\0v\0").as_bytes()).unwrap();
         }
-        assert_eq!(
-            login.on_message(b'S', b"more\0v\0").unwrap_err(),
-            LoginError::TooMuch("parameters")
-        );
+        assert_eq!(login.on_message(b'S', b"more\0v\0").unwrap_err(), LoginError::TooMuch("parameters"));
     }
 
     #[test]
@@ -578,9 +504,7 @@ mod tests {
         let mut login = login(password());
         assert!(!format!("{login:?}").contains("secret"));
         let body = b"SFATAL\0VFATAL\0C3D000\0Mdatabase \"x\" does not exist\0\0";
-        let LoginError::Refused(refusal) = login.on_message(b'E', body).unwrap_err() else {
-            panic!()
-        };
+        let LoginError::Refused(refusal) = login.on_message(b'E', body).unwrap_err() else { panic!() };
         assert_eq!(refusal.sqlstate, "3D000");
         assert_eq!(refusal.message, "database \"x\" does not exist");
         assert_eq!(refusal.body, body);

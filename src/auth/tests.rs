@@ -25,11 +25,7 @@ fn users() -> &'static Users {
     static USERS: LazyLock<Users> = LazyLock::new(|| {
         let salt = b"0123456789abcdef";
         let verifier = Verifier::from_password("secret", salt, Iterations::new(1).unwrap());
-        Users::new(
-            [("anna", "secret".to_owned()), ("bert", verifier.to_text())],
-            counting(),
-        )
-        .unwrap()
+        Users::new([("anna", "secret".to_owned()), ("bert", verifier.to_text())], counting()).unwrap()
     });
     &USERS
 }
@@ -140,10 +136,7 @@ fn a_password_logs_in_and_stays_a_password() {
     let out = run(users(), "anna", password("secret"), untouched);
     assert_eq!(out.logged_in.unwrap().credential, password("secret"));
     let ready = out.ready.unwrap();
-    assert_eq!(
-        ready.parameters,
-        [("TimeZone".to_owned(), "UTC".to_owned())]
-    );
+    assert_eq!(ready.parameters, [("TimeZone".to_owned(), "UTC".to_owned())]);
     assert_eq!(ready.status, Status::Idle);
 }
 
@@ -189,11 +182,7 @@ fn wrong_passwords_and_unknown_users_are_refused_alike() {
 #[test]
 fn trust_asks_nothing_and_hands_on_what_is_known() {
     let users = users();
-    for (user, wanted) in [
-        ("anna", password("secret")),
-        ("bert", None),
-        ("nobody", None),
-    ] {
+    for (user, wanted) in [("anna", password("secret")), ("bert", None), ("nobody", None)] {
         match ClientLogin::start(Method::Trust, user, users, nonce(1)).unwrap() {
             Start::Done(done) => {
                 assert_eq!(done.messages, b"R\0\0\0\x08\0\0\0\0");
@@ -234,32 +223,14 @@ fn messages_that_do_not_fit_end_a_clients_login() {
         assert_eq!(error.sqlstate(), "08P01");
         error
     };
-    assert_eq!(
-        refuse(b'Q', b"select 1\0").to_string(),
-        "expected SASL response, got message type 81"
-    );
+    assert_eq!(refuse(b'Q', b"select 1\0").to_string(), "expected SASL response, got message type 81");
     assert_eq!(refuse(b'p', b"SCRAM-SHA-1\0\0\0\0\0"), AuthError::Mechanism);
-    assert_eq!(
-        refuse(b'p', b"SCRAM-SHA-256-PLUS\0\0\0\0\0"),
-        AuthError::Mechanism
-    );
+    assert_eq!(refuse(b'p', b"SCRAM-SHA-256-PLUS\0\0\0\0\0"), AuthError::Mechanism);
     assert_eq!(refuse(b'p', b"secret"), AuthError::Format);
-    assert_eq!(
-        refuse(b'p', b"SCRAM-SHA-256\0\0\0\0\x02n"),
-        AuthError::Format
-    );
-    assert_eq!(
-        refuse(b'p', b"SCRAM-SHA-256\0\0\0\0\x01n,"),
-        AuthError::Format
-    );
-    assert_eq!(
-        refuse(b'p', b"SCRAM-SHA-256\0\xff\xff\xff\xffn"),
-        AuthError::Format
-    );
-    assert_eq!(
-        refuse(b'p', &vec![b'x'; client_login::MAX_BODY + 1]),
-        AuthError::Format
-    );
+    assert_eq!(refuse(b'p', b"SCRAM-SHA-256\0\0\0\0\x02n"), AuthError::Format);
+    assert_eq!(refuse(b'p', b"SCRAM-SHA-256\0\0\0\0\x01n,"), AuthError::Format);
+    assert_eq!(refuse(b'p', b"SCRAM-SHA-256\0\xff\xff\xff\xffn"), AuthError::Format);
+    assert_eq!(refuse(b'p', &vec![b'x'; client_login::MAX_BODY + 1]), AuthError::Format);
     // The proof of another login, first.
     let proof = run(users, "anna", password("secret"), untouched).passed[3].clone();
     refuse(b'p', &proof[5..]);
@@ -272,9 +243,7 @@ fn replayed_messages_do_not_log_in() {
     let (first, proof) = (&passed[1][5..], &passed[3][5..]);
     // The same nonce on our side would be the same exchange; a fresh one must refuse the old proof.
     let start = ClientLogin::start(Method::Scram, "anna", users, nonce(9)).unwrap();
-    let Start::Ask { mut login, .. } = start else {
-        panic!()
-    };
+    let Start::Ask { mut login, .. } = start else { panic!() };
     login.on_message(b'p', first).unwrap();
     assert!(login.on_message(b'p', proof).is_err());
     // The first message twice.
@@ -285,22 +254,20 @@ fn replayed_messages_do_not_log_in() {
     // The proof twice.
     let (mut login, _) = ask(users, "anna");
     login.on_message(b'p', first).unwrap();
-    assert!(matches!(
-        login.on_message(b'p', proof),
-        Ok(ClientStep::Done(_))
-    ));
+    assert!(matches!(login.on_message(b'p', proof), Ok(ClientStep::Done(_))));
     assert_eq!(login.on_message(b'p', proof).unwrap_err(), AuthError::Over);
 }
 
 /// Whatever is done to message `number`, nobody is let in who should not be.
 fn check_tampered(number: usize, change: impl Fn(Vec<u8>) -> Vec<u8>) -> Result<(), TestCaseError> {
-    let out = run(users(), "bert", password("secret"), |n, message| {
-        if n == number {
-            change(message)
-        } else {
-            message
-        }
-    });
+    let out = run(
+        users(),
+        "bert",
+        password("secret"),
+        |n, message| {
+            if n == number { change(message) } else { message }
+        },
+    );
     prop_assert!(out.ready.is_none(), "{number}: {out:?}");
     // The last message is changed after the proxy has let the client in.
     prop_assert!(number == 4 || out.logged_in.is_none(), "{number}: {out:?}");

@@ -50,9 +50,7 @@ pub enum UsersError {
         name: String,
     },
     /// The secret is an md5 hash, which cannot answer for SCRAM.
-    #[error(
-        "user {name:?}: the secret is an md5 hash; give the clear password or a SCRAM-SHA-256 verifier"
-    )]
+    #[error("user {name:?}: the secret is an md5 hash; give the clear password or a SCRAM-SHA-256 verifier")]
     Md5 {
         /// The user's name.
         name: String,
@@ -85,10 +83,7 @@ impl Users {
             let user = User::new(&name, secret.into(), &mut random)?;
             by_name.insert(name, user);
         }
-        Ok(Self {
-            by_name,
-            mock: MockSecret::new(secret),
-        })
+        Ok(Self { by_name, mock: MockSecret::new(secret) })
     }
 
     /// The user of that name.
@@ -119,11 +114,7 @@ impl Users {
 }
 
 impl User {
-    fn new(
-        name: &str,
-        secret: String,
-        random: &mut impl FnMut(&mut [u8]),
-    ) -> Result<Self, UsersError> {
+    fn new(name: &str, secret: String, random: &mut impl FnMut(&mut [u8])) -> Result<Self, UsersError> {
         let name = || name.to_owned();
         if secret.is_empty() || secret.contains('\0') {
             return Err(UsersError::Secret { name: name() });
@@ -132,12 +123,8 @@ impl User {
             return Err(UsersError::Md5 { name: name() });
         }
         if secret.starts_with(Verifier::PREFIX) {
-            let verifier =
-                Verifier::parse(&secret).map_err(|_| UsersError::Verifier { name: name() })?;
-            return Ok(Self {
-                verifier,
-                password: None,
-            });
+            let verifier = Verifier::parse(&secret).map_err(|_| UsersError::Verifier { name: name() })?;
+            return Ok(Self { verifier, password: None });
         }
         let mut salt = [0; SALT_LEN];
         random(&mut salt);
@@ -162,9 +149,9 @@ impl User {
 
 /// PostgreSQL's `get_password_type`: `md5` and 32 hexadecimal digits.
 fn is_md5(secret: &str) -> bool {
-    secret.strip_prefix("md5").is_some_and(|hex| {
-        hex.len() == 32 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    })
+    secret
+        .strip_prefix("md5")
+        .is_some_and(|hex| hex.len() == 32 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 impl fmt::Debug for Users {
@@ -219,14 +206,8 @@ mod tests {
             (vec![("x", "")], UsersError::Secret { name: of("x") }),
             (vec![("x", "a\0")], UsersError::Secret { name: of("x") }),
             (vec![("x", cut)], UsersError::Verifier { name: of("x") }),
-            (
-                vec![("x", "md5b52328d7451bfeace80c4b8c338106f9")],
-                UsersError::Md5 { name: of("x") },
-            ),
-            (
-                vec![("x", "a"), ("x", "b")],
-                UsersError::Twice { name: of("x") },
-            ),
+            (vec![("x", "md5b52328d7451bfeace80c4b8c338106f9")], UsersError::Md5 { name: of("x") }),
+            (vec![("x", "a"), ("x", "b")], UsersError::Twice { name: of("x") }),
         ] {
             assert_eq!(make(&entries).unwrap_err(), wanted);
         }

@@ -1,1 +1,15 @@
 //! One client: accept, handshake, serve.
+//!
+//! [`worker`] is the thread that it lives on, [`handshake`] its login, [`serve`] its life, [`mod@unit`] one
+//! unit of it, [`place`] how a unit gets its server connection, [`outcome`] what its end means.
+
+pub mod cancel;
+pub mod handshake;
+pub mod outcome;
+pub mod place;
+pub mod serve;
+pub mod texts;
+pub mod unit;
+pub mod worker;
+
+pub use worker::{Job, Worker};

@@ -1,9 +1,7 @@
 //! The client's side: we prove to a node that we know a user's password.
 
 use super::key::{ScramKeys, Secret};
-use super::message::{
-    ClientFinal, MAX_FROM_SERVER, Nonce, ScramError, ServerFirst, read_server_final,
-};
+use super::message::{ClientFinal, MAX_FROM_SERVER, Nonce, ScramError, ServerFirst, read_server_final};
 use crate::auth::Credential;
 
 /// An exchange that waits for the server's first message.
@@ -28,18 +26,10 @@ pub fn start(credential: Credential, nonce: Nonce) -> (Vec<u8>, AwaitServerFirst
 }
 
 /// The same with a user name.
-pub(super) fn start_as(
-    user: &str,
-    credential: Credential,
-    nonce: Nonce,
-) -> (Vec<u8>, AwaitServerFirst) {
+pub(super) fn start_as(user: &str, credential: Credential, nonce: Nonce) -> (Vec<u8>, AwaitServerFirst) {
     let client_first_bare = format!("n={user},r={}", nonce.as_str()).into_bytes();
     let message = [b"n,,", client_first_bare.as_slice()].concat();
-    let next = AwaitServerFirst {
-        credential,
-        nonce,
-        client_first_bare,
-    };
+    let next = AwaitServerFirst { credential, nonce, client_first_bare };
     (message, next)
 }
 
@@ -63,12 +53,9 @@ impl AwaitServerFirst {
             Credential::ScramKeys(keys) => keys,
         };
         let without_proof = ClientFinal::write_without_proof(first.nonce);
-        let auth_message: [&[u8]; 5] =
-            [&self.client_first_bare, b",", message, b",", &without_proof];
+        let auth_message: [&[u8]; 5] = [&self.client_first_bare, b",", message, b",", &without_proof];
         let proof = keys.client_key.proof(&auth_message);
-        let next = AwaitServerFinal {
-            signature: keys.server_key.signature(&auth_message),
-        };
+        let next = AwaitServerFinal { signature: keys.server_key.signature(&auth_message) };
         Ok((ClientFinal::write(&without_proof, &proof), next))
     }
 }

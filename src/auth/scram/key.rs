@@ -304,9 +304,8 @@ mod tests {
     fn a_verifier_of_postgres_is_what_we_make_of_its_password() {
         let verifier = Verifier::parse(POSTGRES).unwrap();
         assert_eq!(verifier.to_text(), POSTGRES);
-        let ours = |password| {
-            Verifier::from_password(password, &verifier.salt, verifier.iterations) == verifier
-        };
+        let ours =
+            |password| Verifier::from_password(password, &verifier.salt, verifier.iterations) == verifier;
         assert!(ours("tide-gate é ①"));
         assert!(ours("tide-gate é 1"));
         assert!(!ours("tide-gate e 1"));
@@ -321,10 +320,7 @@ mod tests {
             "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
         );
         assert_eq!(
-            hex(mac(
-                &[0xaa; 131],
-                &[b"Test Using Larger Than Block-Size Key - Hash Key First"]
-            )),
+            hex(mac(&[0xaa; 131], &[b"Test Using Larger Than Block-Size Key - Hash Key First"])),
             "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"
         );
     }
@@ -354,10 +350,7 @@ mod tests {
         let verifier = Verifier::parse(POSTGRES).unwrap();
         assert_eq!(format!("{verifier:?}"), "Verifier(..)");
         let keys = ScramKeys::from_password("hush", b"salt", Iterations(1));
-        assert_eq!(
-            format!("{keys:?}"),
-            "ScramKeys { client_key: ClientKey(..), server_key: ServerKey(..) }"
-        );
+        assert_eq!(format!("{keys:?}"), "ScramKeys { client_key: ClientKey(..), server_key: ServerKey(..) }");
     }
 
     proptest! {

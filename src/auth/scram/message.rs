@@ -112,31 +112,23 @@ impl<'a> ClientFirst<'a> {
             Some(_) => return Err(ScramError::Malformed("unexpected channel-binding flag")),
             None => return Err(ScramError::Malformed("the message is empty")),
         };
-        let rest = rest
-            .strip_prefix(b",")
-            .ok_or(ScramError::Malformed("comma expected"))?;
+        let rest = rest.strip_prefix(b",").ok_or(ScramError::Malformed("comma expected"))?;
         if rest.starts_with(b"a") {
             return Err(ScramError::Unsupported(
                 "client uses authorization identity, but it is not supported",
             ));
         }
-        let bare = rest.strip_prefix(b",").ok_or(ScramError::Malformed(
-            "unexpected attribute in client-first-message",
-        ))?;
+        let bare = rest
+            .strip_prefix(b",")
+            .ok_or(ScramError::Malformed("unexpected attribute in client-first-message"))?;
         if bare.starts_with(b"m") {
-            return Err(ScramError::Unsupported(
-                "client requires an unsupported SCRAM extension",
-            ));
+            return Err(ScramError::Unsupported("client requires an unsupported SCRAM extension"));
         }
         let mut attributes = Attributes::new(bare)?;
         attributes.expect(b'n')?;
         let nonce = printable(attributes.expect(b'r')?)?;
         while attributes.next()?.is_some() {}
-        Ok(Self {
-            binding,
-            bare,
-            nonce,
-        })
+        Ok(Self { binding, bare, nonce })
     }
 }
 
@@ -159,16 +151,10 @@ impl<'a> ServerFirst<'a> {
     pub fn read(message: &'a [u8]) -> Result<Self, ScramError> {
         let mut attributes = Attributes::new(message)?;
         let nonce = printable(attributes.expect(b'r')?)?;
-        let salt =
-            decode_salt(attributes.expect(b's')?).ok_or(ScramError::Malformed("invalid salt"))?;
-        let iterations =
-            Iterations::parse(attributes.expect(b'i')?).ok_or(ScramError::Iterations)?;
+        let salt = decode_salt(attributes.expect(b's')?).ok_or(ScramError::Malformed("invalid salt"))?;
+        let iterations = Iterations::parse(attributes.expect(b'i')?).ok_or(ScramError::Iterations)?;
         attributes.end("garbage at the end of server-first-message")?;
-        Ok(Self {
-            nonce,
-            salt,
-            iterations,
-        })
+        Ok(Self { nonce, salt, iterations })
     }
 
     /// The text of the message.
@@ -204,15 +190,10 @@ impl<'a> ClientFinal<'a> {
             let without_proof = attributes.read_so_far();
             match attributes.next()? {
                 Some((b'p', proof)) => {
-                    let proof = decode_key(proof).ok_or(ScramError::Malformed(
-                        "invalid proof in client-final-message",
-                    ))?;
+                    let proof = decode_key(proof)
+                        .ok_or(ScramError::Malformed("invalid proof in client-final-message"))?;
                     attributes.end("garbage at the end of client-final-message")?;
-                    return Ok(Self {
-                        without_proof,
-                        nonce,
-                        proof,
-                    });
+                    return Ok(Self { without_proof, nonce, proof });
                 }
                 Some(_) => {}
                 None => return Err(ScramError::Malformed("no proof in client-final-message")),
@@ -248,8 +229,7 @@ pub fn read_server_final(message: &[u8]) -> Result<[u8; KEY_LEN], ScramError> {
     let mut attributes = Attributes::new(message)?;
     match attributes.next()? {
         Some((b'v', value)) => {
-            let signature =
-                decode_key(value).ok_or(ScramError::Malformed("invalid server signature"))?;
+            let signature = decode_key(value).ok_or(ScramError::Malformed("invalid server signature"))?;
             attributes.end("garbage at the end of server-final-message")?;
             Ok(signature)
         }
@@ -286,9 +266,7 @@ impl<'a> Attributes<'a> {
         let end = memchr::memchr(b',', rest);
         self.at = end.map(|end| at + end + 1);
         match rest.get(..end.unwrap_or(rest.len())) {
-            Some([name, b'=', value @ ..]) if name.is_ascii_alphabetic() => {
-                Ok(Some((*name, value)))
-            }
+            Some([name, b'=', value @ ..]) if name.is_ascii_alphabetic() => Ok(Some((*name, value))),
             _ => Err(ScramError::Malformed("attribute expected")),
         }
     }
@@ -318,10 +296,7 @@ impl<'a> Attributes<'a> {
 /// `printable` of RFC 5802: a nonce must be made of it. Commas are gone by now.
 fn printable(value: &[u8]) -> Result<&str, ScramError> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_graphic) {
-        return Err(ScramError::Malformed(
-            "non-printable characters in SCRAM nonce",
-        ));
+        return Err(ScramError::Malformed("non-printable characters in SCRAM nonce"));
     }
-    std::str::from_utf8(value)
-        .map_err(|_| ScramError::Malformed("non-printable characters in SCRAM nonce"))
+    std::str::from_utf8(value).map_err(|_| ScramError::Malformed("non-printable characters in SCRAM nonce"))
 }

@@ -60,13 +60,9 @@ mod tests {
 
     #[test]
     fn examples_of_rfc_4013() {
-        for (given, wanted) in [
-            ("I\u{ad}X", "IX"),
-            ("user", "user"),
-            ("USER", "USER"),
-            ("\u{aa}", "a"),
-            ("\u{2168}", "IX"),
-        ] {
+        for (given, wanted) in
+            [("I\u{ad}X", "IX"), ("user", "user"), ("USER", "USER"), ("\u{aa}", "a"), ("\u{2168}", "IX")]
+        {
             assert_eq!(prepare(given), wanted);
         }
     }

@@ -4,8 +4,7 @@ use std::fmt;
 
 use super::key::{ClientKey, Iterations, SALT_LEN, Verifier, mac};
 use super::message::{
-    Binding, ClientFinal, ClientFirst, MAX_FROM_CLIENT, Nonce, ScramError, ServerFirst,
-    write_server_final,
+    Binding, ClientFinal, ClientFirst, MAX_FROM_CLIENT, Nonce, ScramError, ServerFirst, write_server_final,
 };
 
 /// Bytes that make the salts of users who do not exist: random once per process.
@@ -72,20 +71,14 @@ impl ServerExchange {
     /// An exchange about a user that exists.
     #[must_use]
     pub fn new(verifier: &Verifier, nonce: Nonce) -> Self {
-        Self {
-            claim: Claim::Known(verifier.clone()),
-            nonce,
-        }
+        Self { claim: Claim::Known(verifier.clone()), nonce }
     }
 
     /// An exchange about a user that does not: looks the same, and always fails.
     #[must_use]
     pub fn mock(secret: &MockSecret, user: &str, nonce: Nonce) -> Self {
         let verifier = Verifier::hollow(&secret.salt(user), Iterations::default());
-        Self {
-            claim: Claim::Unknown(verifier),
-            nonce,
-        }
+        Self { claim: Claim::Unknown(verifier), nonce }
     }
 
     /// Takes the client's first message, and gives ours.
@@ -122,13 +115,8 @@ impl AwaitProof {
         if last.nonce != self.nonce.as_bytes() {
             return Err(ScramError::Nonce);
         }
-        let auth_message: [&[u8]; 5] = [
-            &self.client_first_bare,
-            b",",
-            &self.server_first,
-            b",",
-            last.without_proof,
-        ];
+        let auth_message: [&[u8]; 5] =
+            [&self.client_first_bare, b",", &self.server_first, b",", last.without_proof];
         // The work comes before the question whether there is such a user: time must not tell.
         let verifier = self.claim.verifier();
         let key = verifier.stored_key.recover(&auth_message, &last.proof);

@@ -32,14 +32,9 @@ fn few(count: u32) -> Iterations {
 }
 
 /// An exchange up to the proof, which is not checked yet.
-fn up_to_proof(
-    verifier: &Verifier,
-    credential: Credential,
-) -> (AwaitProof, Vec<u8>, AwaitServerFinal) {
+fn up_to_proof(verifier: &Verifier, credential: Credential) -> (AwaitProof, Vec<u8>, AwaitServerFinal) {
     let (first, client) = client::start(credential, Nonce::of("cc"));
-    let (challenge, server) = ServerExchange::new(verifier, Nonce::of("ss"))
-        .client_first(&first)
-        .unwrap();
+    let (challenge, server) = ServerExchange::new(verifier, Nonce::of("ss")).client_first(&first).unwrap();
     let (proof, client) = client.server_first(&challenge).unwrap();
     (server, proof, client)
 }
@@ -66,9 +61,8 @@ fn our_server_speaks_as_in_rfc_7677() {
 
 #[test]
 fn a_client_that_could_bind_channels_may_log_in_but_not_bind() {
-    let first = |text: &str| {
-        ServerExchange::new(&rfc_verifier(), Nonce::of("s")).client_first(text.as_bytes())
-    };
+    let first =
+        |text: &str| ServerExchange::new(&rfc_verifier(), Nonce::of("s")).client_first(text.as_bytes());
     assert!(first("y,,n=,r=c").is_ok());
     for (text, wanted) in [
         ("p=tls-server-end-point,,n=,r=c", "channel binding"),
@@ -82,23 +76,17 @@ fn a_client_that_could_bind_channels_may_log_in_but_not_bind() {
     }
     // Having said `y`, the second message must say so as well: else somebody in between hid our offer.
     let (_, exchange) = first("y,,n=,r=c").unwrap();
-    assert_eq!(
-        exchange.client_final(b"c=biws,r=cs,p=AAAA").map(|_| ()),
-        Err(ScramError::ChannelBinding)
-    );
+    assert_eq!(exchange.client_final(b"c=biws,r=cs,p=AAAA").map(|_| ()), Err(ScramError::ChannelBinding));
 }
 
 #[test]
 fn extensions_that_are_not_mandatory_are_skipped_and_proven() {
     let verifier = rfc_verifier();
     let keys = ScramKeys::from_password("pencil", &verifier.salt, verifier.iterations);
-    let (first, exchange) = ServerExchange::new(&verifier, Nonce::of("s"))
-        .client_first(b"n,,n=,r=c,x=1")
-        .unwrap();
+    let (first, exchange) =
+        ServerExchange::new(&verifier, Nonce::of("s")).client_first(b"n,,n=,r=c,x=1").unwrap();
     let without_proof = b"c=biws,r=cs,z=2";
-    let proof = keys
-        .client_key
-        .proof(&[b"n=,r=c,x=1,", &first, b",", without_proof]);
+    let proof = keys.client_key.proof(&[b"n=,r=c,x=1,", &first, b",", without_proof]);
     let last = super::message::ClientFinal::write(without_proof, &proof);
     assert!(exchange.client_final(&last).is_ok());
 }
@@ -149,15 +137,9 @@ fn malformed_messages_are_refused() {
         ("r=cs,s=AAAA,i=", ScramError::Iterations),
         ("r=xs,s=AAAA,i=1", ScramError::Nonce),
         ("r=cs,s=,i=1", ScramError::Malformed("invalid salt")),
-        (
-            "m=x,r=cs,s=AAAA,i=1",
-            ScramError::Malformed("unexpected attribute"),
-        ),
+        ("m=x,r=cs,s=AAAA,i=1", ScramError::Malformed("unexpected attribute")),
         ("r=cs,s=AAAA", ScramError::Malformed("attribute missing")),
-        (
-            "r=cs,s=AAAA,i=1,",
-            ScramError::Malformed("garbage at the end of server-first-message"),
-        ),
+        ("r=cs,s=AAAA,i=1,", ScramError::Malformed("garbage at the end of server-first-message")),
     ] {
         let (_, exchange) = client::start(password("x"), Nonce::of("c"));
         let result = exchange.server_first(first.as_bytes()).map(|_| ());
@@ -169,16 +151,10 @@ fn malformed_messages_are_refused() {
 fn messages_over_the_limit_are_refused() {
     let long = |len: usize| format!("n,,n={},r=c", "u".repeat(len - 9));
     let server = || ServerExchange::new(&rfc_verifier(), Nonce::of("s"));
-    assert!(
-        server()
-            .client_first(long(MAX_FROM_CLIENT).as_bytes())
-            .is_ok()
-    );
+    assert!(server().client_first(long(MAX_FROM_CLIENT).as_bytes()).is_ok());
     let too_long = ScramError::Malformed("the message is too long");
     assert_eq!(
-        server()
-            .client_first(long(MAX_FROM_CLIENT + 1).as_bytes())
-            .map(|_| ()),
+        server().client_first(long(MAX_FROM_CLIENT + 1).as_bytes()).map(|_| ()),
         Err(too_long.clone())
     );
     let (_, exchange) = client::start(password("x"), Nonce::of("c"));
@@ -190,14 +166,8 @@ fn messages_over_the_limit_are_refused() {
 fn a_server_that_does_not_know_the_password_is_found_out() {
     let verifier = Verifier::from_password("a", b"salt", few(2));
     let (_, _, client) = up_to_proof(&verifier, password("a"));
-    assert_eq!(
-        client.clone().server_final(SERVER_FINAL.as_bytes()),
-        Err(ScramError::Signature)
-    );
-    assert_eq!(
-        client.server_final(b"e=invalid-proof"),
-        Err(ScramError::Server("invalid-proof".to_owned()))
-    );
+    assert_eq!(client.clone().server_final(SERVER_FINAL.as_bytes()), Err(ScramError::Signature));
+    assert_eq!(client.server_final(b"e=invalid-proof"), Err(ScramError::Server("invalid-proof".to_owned())));
 }
 
 #[test]
@@ -206,33 +176,20 @@ fn a_proof_is_good_for_one_exchange_only() {
     let (server, proof, _) = up_to_proof(&verifier, password("a"));
     server.client_final(&proof).unwrap();
     // Another exchange with the same client nonce, as one who replays would start it.
-    let (_, server) = ServerExchange::new(&verifier, Nonce::of("tt"))
-        .client_first(b"n,,n=,r=cc")
-        .unwrap();
-    assert_eq!(
-        server.clone().client_final(&proof).map(|_| ()),
-        Err(ScramError::Nonce)
-    );
+    let (_, server) = ServerExchange::new(&verifier, Nonce::of("tt")).client_first(b"n,,n=,r=cc").unwrap();
+    assert_eq!(server.clone().client_final(&proof).map(|_| ()), Err(ScramError::Nonce));
     let text = String::from_utf8(proof).unwrap();
     let patched = text.replace("r=ccss", "r=cctt");
-    assert_eq!(
-        server.client_final(patched.as_bytes()).map(|_| ()),
-        Err(ScramError::Proof)
-    );
+    assert_eq!(server.client_final(patched.as_bytes()).map(|_| ()), Err(ScramError::Proof));
 }
 
 #[test]
 fn an_unknown_user_looks_like_a_known_one() {
     let secret = MockSecret::new([7; 32]);
-    let mock = |user: &str| {
-        ServerExchange::mock(&secret, user, Nonce::of("s"))
-            .client_first(b"n,,n=,r=c")
-            .unwrap()
-    };
+    let mock =
+        |user: &str| ServerExchange::mock(&secret, user, Nonce::of("s")).client_first(b"n,,n=,r=c").unwrap();
     let known = Verifier::from_password("a", &[9; 16], Iterations::default());
-    let (real, _) = ServerExchange::new(&known, Nonce::of("s"))
-        .client_first(b"n,,n=,r=c")
-        .unwrap();
+    let (real, _) = ServerExchange::new(&known, Nonce::of("s")).client_first(b"n,,n=,r=c").unwrap();
     let (one, exchange) = mock("nobody");
     assert_eq!(one.len(), real.len());
     assert_eq!(one, mock("nobody").0);
@@ -241,10 +198,7 @@ fn an_unknown_user_looks_like_a_known_one() {
     for credential in [password("a"), password("")] {
         let (_, client) = client::start(credential, Nonce::of("c"));
         let (proof, _) = client.server_first(&one).unwrap();
-        assert_eq!(
-            exchange.clone().client_final(&proof).map(|_| ()),
-            Err(ScramError::Proof)
-        );
+        assert_eq!(exchange.clone().client_final(&proof).map(|_| ()), Err(ScramError::Proof));
     }
 }
 

@@ -1,0 +1,221 @@
+//! Which server connection a cancel request is for.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use subtle::ConstantTimeEq;
+
+use crate::topology::NodeId;
+
+/// The server process that runs a client's unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// The node.
+    pub node: NodeId,
+    /// Its process id there.
+    pub pid: u32,
+    /// Its cancel key.
+    pub key: Vec<u8>,
+}
+
+/// What others on the same worker may do to a client: cancel its unit, or ask it to leave.
+#[derive(Debug)]
+pub struct Handle {
+    key: Vec<u8>,
+    running: RefCell<Option<Running>>,
+    /// Cancel requests on their way to a server.
+    cancelling: Cell<u32>,
+    /// The client waits for something that is no server.
+    cancelled: Cell<bool>,
+    leaving: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Handle {
+    fn new(key: Vec<u8>) -> Rc<Self> {
+        Rc::new(Self {
+            key,
+            running: RefCell::new(None),
+            cancelling: Cell::new(0),
+            cancelled: Cell::new(false),
+            leaving: Cell::new(false),
+            waker: RefCell::new(None),
+        })
+    }
+
+    /// A unit runs there from now on.
+    pub fn runs(&self, node: NodeId, pid: u32, key: &[u8]) {
+        let mut running = self.running.borrow_mut();
+        match running.as_mut() {
+            Some(old) if old.node == node && old.pid == pid => {}
+            Some(old) => {
+                old.node = node;
+                old.pid = pid;
+                old.key.clear();
+                old.key.extend_from_slice(key);
+            }
+            None => *running = Some(Running { node, pid, key: key.to_vec() }),
+        }
+    }
+
+    /// No unit runs any more. Returns whether a cancel request is on its way: the server connection must
+    /// not go to anybody else then.
+    pub fn rests(&self) -> bool {
+        if let Some(running) = self.running.borrow_mut().as_mut() {
+            running.pid = 0;
+        }
+        self.cancelling.get() > 0
+    }
+
+    /// What to cancel, if anything runs; to be followed by [`Self::cancel_sent`].
+    #[must_use]
+    pub fn cancel(&self) -> Option<Running> {
+        let running = self.running.borrow().clone().filter(|r| r.pid != 0);
+        if running.is_some() {
+            self.cancelling.set(self.cancelling.get() + 1);
+        } else {
+            self.cancelled.set(true);
+            self.wake();
+        }
+        running
+    }
+
+    /// The cancel request has reached its server, or never will.
+    pub fn cancel_sent(&self) {
+        self.cancelling.set(self.cancelling.get().saturating_sub(1));
+    }
+
+    /// Whether a wait was cancelled since the last call.
+    pub fn take_cancelled(&self) -> bool {
+        self.cancelled.take()
+    }
+
+    /// Waits until a wait is cancelled.
+    pub async fn cancellation(&self) {
+        poll_fn(|cx| {
+            self.listen(cx.waker());
+            if self.take_cancelled() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Asks the client to leave when its transaction is over.
+    pub fn leave(&self) {
+        self.leaving.set(true);
+        self.wake();
+    }
+
+    /// Whether the client was asked to leave.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.get()
+    }
+
+    /// Whom to wake for [`Self::leave`] and [`Self::cancel`].
+    pub fn listen(&self, waker: &Waker) {
+        let mut place = self.waker.borrow_mut();
+        match place.as_mut() {
+            Some(old) if old.will_wake(waker) => {}
+            Some(old) => old.clone_from(waker),
+            None => *place = Some(waker.clone()),
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// The clients of one worker, by the process id that they were told.
+#[derive(Debug, Default)]
+pub struct Handles {
+    by_pid: HashMap<u32, Rc<Handle>>,
+    next: u32,
+}
+
+/// How many bits of a process id tell the worker: up to 64 workers.
+const WORKER_BITS: u32 = 6;
+
+/// The most workers that process ids can tell apart.
+pub const MAX_WORKERS: usize = 1 << WORKER_BITS;
+
+/// The worker that told a client this process id.
+#[must_use]
+pub const fn worker_of(pid: u32) -> usize {
+    (pid & ((1 << WORKER_BITS) - 1)) as usize
+}
+
+impl Handles {
+    /// Registers a client with the cancel key that it is told.
+    pub fn add(&mut self, worker: usize, key: Vec<u8>) -> (u32, Rc<Handle>) {
+        let handle = Handle::new(key);
+        loop {
+            // Process ids are positive 32-bit integers to clients.
+            self.next = (self.next + 1) & ((1 << (31 - WORKER_BITS)) - 1);
+            let pid = (self.next.max(1) << WORKER_BITS) | (worker as u32 & ((1 << WORKER_BITS) - 1));
+            if let std::collections::hash_map::Entry::Vacant(free) = self.by_pid.entry(pid) {
+                free.insert(handle.clone());
+                return (pid, handle);
+            }
+        }
+    }
+
+    /// A client is gone.
+    pub fn remove(&mut self, pid: u32) {
+        self.by_pid.remove(&pid);
+    }
+
+    /// The client of that process id, if the key is right.
+    #[must_use]
+    pub fn find(&self, pid: u32, key: &[u8]) -> Option<Rc<Handle>> {
+        self.by_pid.get(&pid).filter(|h| bool::from(h.key.ct_eq(key))).cloned()
+    }
+
+    /// Asks every client to leave.
+    pub fn leave_all(&self) {
+        for handle in self.by_pid.values() {
+            handle.leave();
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_pid.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_pid.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_right_key_finds_a_client_and_only_a_running_unit_is_cancelled() {
+        let mut handles = Handles::default();
+        let (pid, handle) = handles.add(5, b"key".to_vec());
+        assert_eq!(worker_of(pid), 5);
+        assert!(handles.find(pid, b"kez").is_none());
+        assert!(handles.find(pid + MAX_WORKERS as u32, b"key").is_none());
+        let found = handles.find(pid, b"key").unwrap();
+        assert_eq!(found.cancel(), None);
+        assert!(handle.take_cancelled());
+        handle.runs(NodeId(1), 42, b"k");
+        assert_eq!(found.cancel(), Some(Running { node: NodeId(1), pid: 42, key: b"k".to_vec() }));
+        assert!(handle.rests(), "a cancel request is on its way");
+        found.cancel_sent();
+        handle.runs(NodeId(1), 43, b"l");
+        assert!(!handle.rests());
+        assert_eq!(found.cancel(), None);
+    }
+}

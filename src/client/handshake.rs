@@ -1,0 +1,291 @@
+//! A client's first packets: version, encryption, login, and what it is told when it is in.
+
+use std::rc::Rc;
+
+use bytes::{Buf, BytesMut};
+use rand::Rng;
+
+use super::cancel::Handle;
+use super::worker::Worker;
+use crate::auth::{ClientLogin, ClientStep, Credential, LoggedIn, Method, Nonce, Start};
+use crate::config::settings::AuthMethod;
+use crate::net::Stream;
+use crate::route::Level;
+use crate::session::SettingsMap;
+use crate::wire::Frame;
+use crate::wire::build::{self, Report};
+use crate::wire::sqlstate;
+use crate::wire::startup::{self, First, Parameters};
+
+/// The newest minor version of protocol 3 that we speak.
+const MINOR: u16 = 2;
+
+/// The longest message that a client may send while it logs in.
+const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
+
+/// What a client asked for, and was proven to be.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The role.
+    pub user: Rc<str>,
+    /// The database.
+    pub database: Rc<str>,
+    /// What servers take as proof.
+    pub credential: Option<Credential>,
+    /// Its settings.
+    pub settings: Rc<SettingsMap>,
+    /// The level that it asked for.
+    pub level: Option<Level>,
+    /// Bytes of its cancel key.
+    pub key_len: usize,
+}
+
+/// How a first packet ended.
+#[derive(Debug)]
+pub enum Greeting {
+    /// A client wants in.
+    Arrival(Box<Arrival>),
+    /// A cancel request.
+    Cancel(u32, Vec<u8>),
+    /// Nothing more to do: it left, or was refused and told so.
+    Over,
+}
+
+/// Speaks with a client until it has proven who it is. `input` may hold more afterwards.
+pub async fn greet(stream: &mut Stream, input: &mut BytesMut, worker: &Worker) -> Greeting {
+    match try_greet(stream, input, worker).await {
+        Ok(greeting) => greeting,
+        Err(Some(report)) => {
+            worker.count_error(&report);
+            let mut out = BytesMut::new();
+            report.write(&mut out);
+            // The client may be gone already; there is nobody else to tell.
+            let _ = stream.write_all(&out).await;
+            Greeting::Over
+        }
+        Err(None) => Greeting::Over,
+    }
+}
+
+async fn try_greet(
+    stream: &mut Stream,
+    input: &mut BytesMut,
+    worker: &Worker,
+) -> Result<Greeting, Option<Report>> {
+    loop {
+        let len = loop {
+            if let Some(len) = startup::length(input).map_err(|_| malformed())?
+                && input.len() >= len
+            {
+                break len;
+            }
+            more(stream, input).await?;
+        };
+        let packet = input.split_to(len);
+        match startup::parse(&packet).map_err(|_| malformed())? {
+            First::Ssl | First::Gss => {
+                // Bytes that came before our answer may be an attacker's (CVE-2021-23222 and its kin).
+                if !input.is_empty() {
+                    return Err(Some(Report::fatal(
+                        sqlstate::PROTOCOL_VIOLATION,
+                        "received unencrypted data after an encryption request",
+                    )));
+                }
+                stream.write_all(b"N").await.map_err(|_| None)?;
+            }
+            First::Cancel { pid, key } => return Ok(Greeting::Cancel(pid, key.to_vec())),
+            First::Version { major, minor } => {
+                return Err(Some(Report::fatal(
+                    sqlstate::FEATURE_NOT_SUPPORTED,
+                    format!(
+                        "unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{MINOR}"
+                    ),
+                )));
+            }
+            First::Startup { minor, parameters } => {
+                return arrive(stream, input, worker, minor, parameters)
+                    .await
+                    .map(|a| Greeting::Arrival(Box::new(a)));
+            }
+        }
+    }
+}
+
+async fn arrive(
+    stream: &mut Stream,
+    input: &mut BytesMut,
+    worker: &Worker,
+    minor: u16,
+    parameters: Parameters<'_>,
+) -> Result<Arrival, Option<Report>> {
+    let text = |name: &[u8]| parameters.get(name).map(|v| String::from_utf8_lossy(v).into_owned());
+    let user = text(b"user").filter(|u| !u.is_empty()).ok_or_else(|| {
+        Report::fatal(sqlstate::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet")
+    })?;
+    let database = text(b"database").filter(|d| !d.is_empty()).unwrap_or_else(|| user.clone());
+    if let Some(value) = parameters.get(b"replication")
+        && !matches!(value.to_ascii_lowercase().as_slice(), b"false" | b"off" | b"no" | b"0" | b"")
+    {
+        return Err(Some(
+            Report::fatal(
+                sqlstate::FEATURE_NOT_SUPPORTED,
+                "replication connections do not pass through Tidegate",
+            )
+            .hint("Connect to the primary itself."),
+        ));
+    }
+    let (settings, level) = settings(parameters)?;
+    let unknown: Vec<&[u8]> =
+        parameters.iter().map(|(name, _)| name).filter(|n| n.starts_with(b"_pq_.")).collect();
+    // There never was a 3.1: whoever asks for it is given 3.0, as PostgreSQL does.
+    let spoken = match minor {
+        0 | 1 => 0,
+        _ => MINOR,
+    };
+    let mut out = BytesMut::new();
+    if minor != spoken || !unknown.is_empty() {
+        build::negotiate_version(&mut out, spoken, &unknown);
+    }
+    let credential = log_in(stream, input, worker, &user, &mut out).await?;
+    Ok(Arrival {
+        user: user.into(),
+        database: database.into(),
+        credential,
+        settings: Rc::new(settings),
+        level,
+        key_len: if spoken >= 2 { 32 } else { 4 },
+    })
+}
+
+async fn log_in(
+    stream: &mut Stream,
+    input: &mut BytesMut,
+    worker: &Worker,
+    user: &str,
+    out: &mut BytesMut,
+) -> Result<Option<Credential>, Option<Report>> {
+    let settings = worker.settings();
+    let method = match settings.auth {
+        AuthMethod::Trust => Method::Trust,
+        AuthMethod::Scram => Method::Scram,
+    };
+    let mut random = [0; Nonce::RAW_LEN];
+    rand::rng().fill_bytes(&mut random);
+    let refused = |error: crate::auth::AuthError| Some(error.report());
+    let start = ClientLogin::start(method, user, &worker.users(), Nonce::new(random)).map_err(refused)?;
+    let (mut login, message) = match start {
+        Start::Done(done) => return let_in(stream, out, done).await,
+        Start::Ask { login, message } => (login, message),
+    };
+    out.extend_from_slice(&message);
+    loop {
+        stream.write_all(out).await.map_err(|_| None)?;
+        out.clear();
+        let frame = loop {
+            if let Some(frame) = Frame::peek(input).map_err(|_| malformed())? {
+                if frame.len > MAX_LOGIN_MESSAGE {
+                    return Err(malformed());
+                }
+                if input.len() >= frame.len {
+                    break frame;
+                }
+            }
+            more(stream, input).await?;
+        };
+        let step = login.on_message(frame.tag, frame.body(input).unwrap_or_default()).map_err(refused)?;
+        input.advance(frame.len);
+        match step {
+            ClientStep::Send(message) => out.extend_from_slice(&message),
+            ClientStep::Done(done) => return let_in(stream, out, done).await,
+        }
+    }
+}
+
+async fn let_in(
+    stream: &mut Stream,
+    out: &mut BytesMut,
+    done: LoggedIn,
+) -> Result<Option<Credential>, Option<Report>> {
+    out.extend_from_slice(&done.messages);
+    stream.write_all(out).await.map_err(|_| None)?;
+    Ok(done.credential)
+}
+
+/// The parameters that a session starts with, and its level if it names one.
+fn settings(parameters: Parameters<'_>) -> Result<(SettingsMap, Option<Level>), Option<Report>> {
+    let mut settings = SettingsMap::default();
+    let mut level = None;
+    let mut set = |name: &str, value: &[u8]| -> Result<(), Report> {
+        if let Some(own) = name.to_ascii_lowercase().strip_prefix("tidegate.") {
+            let text = String::from_utf8_lossy(value);
+            return match own {
+                "consistency" => {
+                    level = Some(Level::parse(&text).ok_or_else(|| {
+                        Report::fatal(
+                            sqlstate::INVALID_PARAMETER_VALUE,
+                            format!("invalid value for parameter \"tidegate.consistency\": \"{text}\""),
+                        )
+                        .hint("Available values: eventual, read_your_writes, session.")
+                    })?);
+                    Ok(())
+                }
+                _ => Err(Report::fatal(
+                    sqlstate::UNDEFINED_OBJECT,
+                    format!("unrecognized configuration parameter \"tidegate.{own}\""),
+                )),
+            };
+        }
+        settings
+            .set_startup(name, value)
+            .map_err(|_| Report::fatal(sqlstate::LIMIT_EXCEEDED, "too many parameters in the startup packet"))
+    };
+    for (name, value) in parameters.iter() {
+        match name {
+            b"user" | b"database" | b"replication" => {}
+            b"options" => {
+                let text = String::from_utf8_lossy(value);
+                let pairs = startup::options(&text).map_err(|word| {
+                    Report::fatal(
+                        "42601",
+                        format!("invalid command-line argument for server process: {word}"),
+                    )
+                })?;
+                for (name, value) in pairs {
+                    set(&name, value.as_bytes())?;
+                }
+            }
+            name if name.starts_with(b"_pq_.") => {}
+            name => set(&String::from_utf8_lossy(name), value)?,
+        }
+    }
+    Ok((settings, level))
+}
+
+/// What a client is told when it is in.
+pub fn welcome(out: &mut BytesMut, parameters: &[(String, String)], pid: u32, key: &[u8]) {
+    for (name, value) in parameters {
+        build::parameter_status(out, name.as_bytes(), value.as_bytes());
+    }
+    build::backend_key_data(out, pid, key);
+    build::ready_for_query(out, crate::wire::server::Status::Idle);
+}
+
+/// Registers a client that has arrived; the handle's key is as long as its protocol has it.
+pub fn register(worker: &Worker, key_len: usize) -> (u32, Vec<u8>, Rc<Handle>) {
+    let mut key = vec![0; key_len];
+    rand::rng().fill_bytes(&mut key);
+    let (pid, handle) = worker.handles.borrow_mut().add(worker.number, key.clone());
+    (pid, key, handle)
+}
+
+async fn more(stream: &mut Stream, input: &mut BytesMut) -> Result<(), Option<Report>> {
+    input.reserve(1024);
+    match stream.read(input).await {
+        Ok(n) if n > 0 => Ok(()),
+        _ => Err(None),
+    }
+}
+
+fn malformed() -> Option<Report> {
+    Some(Report::fatal(sqlstate::PROTOCOL_VIOLATION, "invalid length or layout of a startup or login packet"))
+}

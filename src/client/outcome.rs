@@ -1,0 +1,150 @@
+//! What the end of a unit means: for counters, for freshness, for the lease, for the client.
+
+use bytes::Buf;
+
+use super::place::Place;
+use super::serve::{Client, Life};
+use super::unit::TransactionKind;
+use crate::pool::Lease;
+use crate::relay::Outcome;
+use crate::session::Unit;
+use crate::session::local;
+use crate::session::state::LastRoute;
+use crate::sql::Effects;
+use crate::topology::NodeId;
+use crate::wire::build::{self, Report};
+use crate::wire::server::Status;
+use crate::wire::sqlstate;
+
+impl Client {
+    /// What a unit leaves: counters, freshness, and a lease that goes back or stays.
+    pub(super) async fn after(
+        &mut self,
+        mut lease: Lease,
+        place: Place,
+        unit: &Unit,
+        outcome: Outcome,
+    ) -> Life {
+        let cancelled = self.handle.rests();
+        if !matches!(outcome, Outcome::Done(_)) {
+            tracing::debug!(node = ?place.node, why = place.why.label(), ?outcome, "a unit was cut short");
+        }
+        lease.connection.tainted |= cancelled;
+        let is_read = self.transaction == TransactionKind::ReadOnly;
+        self.worker.metrics.unit(place.node, is_read, place.why);
+        let pinned = !self.session.pins.is_empty();
+        if pinned != self.counted_pinned {
+            self.counted_pinned = pinned;
+            self.worker.metrics.pinned(pinned);
+        }
+        self.worker.polls.flowed(place.node);
+        self.session.last = Some(LastRoute { node: place.node, role: place.role, why: place.why });
+        match outcome {
+            Outcome::Done(Status::Idle) => {
+                self.record(place.node, lease.connection.epoch);
+                if unit.verdict.effects.has(Effects::DDL) {
+                    self.catalog.refresh();
+                }
+                if self.session.pins.is_empty() {
+                    self.give_back(lease);
+                } else {
+                    self.lease = Some(lease);
+                }
+                Life::GoesOn
+            }
+            Outcome::Done(_) => {
+                self.lease = Some(lease);
+                Life::GoesOn
+            }
+            Outcome::ClientGone => {
+                self.record(place.node, lease.connection.epoch);
+                lease.connection.close();
+                self.worker.pools.borrow_mut().seat(place.node, lease.permit);
+                Life::Ends
+            }
+            Outcome::TooManyStatements => {
+                self.end_lease(lease, place.node);
+                self.fatal(&Report { severity: build::Severity::Fatal, ..local::too_many() }).await
+            }
+            Outcome::ServerLost { error, torn, .. } => {
+                self.end_lease(lease, place.node);
+                self.worker.polls.kick(place.node);
+                let report = Report::error(
+                    sqlstate::CONNECTION_FAILURE,
+                    format!("the connection to node {} broke: {error}", self.node_name(place.node)),
+                )
+                .detail("It is not known whether the statement took effect.");
+                self.broke_off(unit, torn, &report).await
+            }
+            Outcome::ServerFailed { message, torn } => {
+                self.end_lease(lease, place.node);
+                let report = Report::error(sqlstate::CONNECTION_FAILURE, message)
+                    .detail(format!("Node {}.", self.node_name(place.node)));
+                self.broke_off(unit, torn, &report).await
+            }
+            // Both are run elsewhere before they get here.
+            Outcome::Refused(_) => {
+                self.end_lease(lease, place.node);
+                self.fatal(&Report::fatal(
+                    sqlstate::CONNECTION_EXCEPTION,
+                    "a refused statement was not run elsewhere",
+                ))
+                .await
+            }
+        }
+    }
+
+    /// What the end of a transaction on `node` means for freshness. `server_epoch` is its connection's.
+    pub(super) fn record(&mut self, node: NodeId, server_epoch: u32) {
+        let topology = self.worker.shared.topology.load();
+        let next = self.worker.polls.next(node);
+        if self.transaction == TransactionKind::ReadOnly {
+            self.session.freshness.read_on(node, next, server_epoch, &topology, self.session.level);
+        } else {
+            self.session.freshness.wrote(node, next, server_epoch);
+        }
+        self.worker.polls.kick_if_resting(node);
+    }
+
+    pub(super) fn give_back(&mut self, lease: Lease) {
+        let settings = self.worker.shared.settings.load();
+        let age = self.worker.age(&settings);
+        self.worker.pools.borrow_mut().give_back(lease, &self.worker.shared.topology.load(), age);
+    }
+
+    pub(super) fn end_lease(&mut self, lease: Lease, node: NodeId) {
+        // Sent but not answered: it may have taken effect.
+        self.record(node, lease.connection.epoch);
+        lease.connection.close();
+        self.worker.pools.borrow_mut().seat(node, lease.permit);
+        self.session.changes.rollback();
+    }
+
+    /// The server is gone in the middle of a unit.
+    async fn broke_off(&mut self, unit: &Unit, torn: bool, report: &Report) -> Life {
+        let bound = !self.session.pins.is_empty();
+        // The rest of a transaction must not run as if it had never begun: PostgreSQL closes the connection, too.
+        let in_transaction = self.session.status != Status::Idle;
+        if torn || bound || in_transaction || !unit.is_whole() {
+            return self.fatal(&Report { severity: build::Severity::Fatal, ..report.clone() }).await;
+        }
+        self.drop_unit(unit);
+        self.fail(unit, report).await
+    }
+
+    /// The unit is not run: the client is told, and may go on.
+    pub(super) async fn give_up(&mut self, unit: &Unit, report: &Report) -> Life {
+        if !unit.is_whole() {
+            return self.fatal(&Report { severity: build::Severity::Fatal, ..report.clone() }).await;
+        }
+        self.drop_unit(unit);
+        self.fail(unit, report).await
+    }
+
+    /// Takes a unit out of the input that an exchange has left there.
+    fn drop_unit(&mut self, unit: &Unit) {
+        if self.pending_unit {
+            self.input.advance(unit.len);
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! One unit: judged, placed, run, and run again elsewhere where that is provably safe.
+
+use bytes::{Buf, BytesMut};
+
+use super::place::{NoLease, Place, decide_place, lease};
+use super::serve::{Client, Life};
+use super::worker::Names;
+use crate::pool::Lease;
+use crate::relay::exchange::{ClientSide, Plan, Undo};
+use crate::relay::heal::Refusal;
+use crate::relay::{Exchange, Outcome};
+use crate::route::{Ask, RouteHint, Want, Why};
+use crate::session::collect::End;
+use crate::session::local;
+use crate::session::notes::{Numbered, notes};
+use crate::session::pins::Pins;
+use crate::session::{Unit, Verdict};
+use crate::sql::{Access, Effects, Reason};
+use crate::topology::{NodeId, Role};
+use crate::wire::Frame;
+use crate::wire::build::{self, Report};
+use crate::wire::client;
+use crate::wire::server::{Status, tag as server_tag};
+use crate::wire::sqlstate;
+
+/// What the transaction that is under way counts as when it ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum TransactionKind {
+    /// It may have written.
+    #[default]
+    MayWrite,
+    /// It cannot have written.
+    ReadOnly,
+}
+
+/// The most nodes that one unit is tried on.
+const MAX_TRIES: usize = 8;
+
+impl Client {
+    /// Runs the unit at the start of the input.
+    pub(super) async fn unit(&mut self, unit: Unit) -> Life {
+        self.pending_unit = true;
+        // A cancel that came before the unit is too late for the one before, and too early for this one.
+        self.handle.take_cancelled();
+        if let Some(life) = self.answer_locally(&unit).await {
+            return life;
+        }
+        if self.lease.is_some() {
+            return self.run_on_lease(unit).await;
+        }
+        self.run_placed(unit).await
+    }
+
+    /// Units that need no server.
+    async fn answer_locally(&mut self, unit: &Unit) -> Option<Life> {
+        if !unit.is_whole() || self.session.status == Status::Failed {
+            return None;
+        }
+        let mut out = BytesMut::new();
+        if !unit.any {
+            if self.lease.is_some() {
+                return None;
+            }
+            build::ready_for_query(&mut out, self.session.status);
+        } else if unit.only_closes && self.session.pins.is_empty() {
+            let mut rest = self.input.get(..unit.len).unwrap_or_default();
+            while let Ok(Some(frame)) = Frame::peek(rest) {
+                if let Some(client::Target::Statement(name)) = frame.body(rest).and_then(client::target) {
+                    if name.is_empty() {
+                        self.session.statements.drop_unnamed();
+                    }
+                    self.session.statements.remove(name);
+                    build::bare(&mut out, server_tag::CLOSE_COMPLETE);
+                }
+                rest = rest.get(frame.len..).unwrap_or_default();
+            }
+            if unit.end == End::Closed {
+                build::ready_for_query(&mut out, self.session.status);
+            }
+        } else if unit.verdict.access() == Access::Primary(Reason::SessionState) {
+            let topology = self.worker.shared.topology.load();
+            let catalog = self.catalog.load();
+            let messages = self.input.get(..unit.len).unwrap_or_default();
+            let mut table = self.worker.statements.borrow_mut();
+            local::answer(messages, &mut self.session, &**catalog, &Names(&topology), &mut table, &mut out)?;
+        } else {
+            return None;
+        }
+        self.input.advance(unit.len);
+        Some(self.say(&out).await)
+    }
+
+    /// The next unit of a transaction, or of a session that is bound to its server.
+    async fn run_on_lease(&mut self, unit: Unit) -> Life {
+        let Some(mut lease) = self.lease.take() else { return Life::Ends };
+        let node = lease.connection.node;
+        if self.session.status == Status::Idle {
+            self.transaction = self.kind_of(&unit, node);
+        } else if self.transaction == TransactionKind::ReadOnly
+            && self.session.last.is_some_and(|l| l.role == Role::Primary)
+        {
+            // On the primary, SET TRANSACTION READ WRITE may have made a writer of it.
+            self.transaction = TransactionKind::MayWrite;
+        }
+        let place = Place {
+            server_epoch: lease.connection.epoch,
+            node,
+            role: self.role(node),
+            why: if self.session.status == Status::Idle {
+                Why::Pinned
+            } else {
+                self.session.last.map_or(Why::Pinned, |l| l.why)
+            },
+        };
+        let plan = Plan { may_heal: false, is_read: false, statement_limit: self.statement_limit() };
+        let outcome = self.exchange(&mut lease, &unit, plan).await;
+        self.after(lease, place, &unit, outcome).await
+    }
+
+    /// A unit that finds its own server.
+    async fn run_placed(&mut self, unit: Unit) -> Life {
+        let began = self.worker.now();
+        let mut avoid: Vec<NodeId> = Vec::new();
+        let mut forced: Option<Why> = None;
+        for _ in 0..MAX_TRIES {
+            let place = match self.place(&unit, forced, &avoid).await {
+                Ok(place) => place,
+                Err(report) => return self.give_up(&unit, &report).await,
+            };
+            let pool = self.key;
+            let mut lease = match lease(&self.worker, place.node, pool, &self.identity, &self.handle).await {
+                Ok(lease) if self.is_of_another_epoch(&lease, &place) => {
+                    // The server has crashed while the unit waited in line: what was known of it is void.
+                    self.give_back(lease);
+                    continue;
+                }
+                Ok(lease) => lease,
+                Err(NoLease::Refused(report)) => return self.give_up(&unit, &report).await,
+                Err(NoLease::Unreachable(why)) => {
+                    self.worker.polls.kick(place.node);
+                    if place.role == Role::Replica && !self.is_told_replica(&unit.verdict) {
+                        avoid.push(place.node);
+                        continue;
+                    }
+                    let report = Report::error(
+                        sqlstate::CANNOT_CONNECT,
+                        format!("node {} takes no connections: {why}", self.node_name(place.node)),
+                    );
+                    return self.give_up(&unit, &report).await;
+                }
+            };
+            // Healing needs that we chose the replica, that no transaction block is open, and that the
+            // whole unit can be sent again (FACTS 3.4).
+            let may_heal = place.role == Role::Replica
+                && place.why == Why::Read
+                && unit.is_whole()
+                && !unit
+                    .verdict
+                    .effects
+                    .has(Effects::EXTERNAL.with(Effects::ADVISORY_LOCK).with(Effects::SEED));
+            let is_read = unit.is_read() && !self.session.hides_ascii();
+            let plan = Plan { may_heal, is_read, statement_limit: self.statement_limit() };
+            self.transaction = self.kind_of(&unit, place.node);
+            self.worker.metrics.added_latency(self.worker.now().saturating_sub(began));
+            let outcome = self.exchange(&mut lease, &unit, plan).await;
+            match outcome {
+                Outcome::Refused(refusal) => {
+                    // Whatever a function did before it was refused stays on that connection: it ends.
+                    lease.connection.close();
+                    self.worker.pools.borrow_mut().seat(place.node, lease.permit);
+                    self.handle.rests();
+                    self.worker.metrics.healed(place.node);
+                    if refusal == Refusal::NotARead {
+                        self.learn(&unit);
+                        forced = Some(Why::Healed);
+                    } else {
+                        avoid.push(place.node);
+                    }
+                }
+                Outcome::ServerLost { unseen: true, .. } if may_heal => {
+                    self.handle.rests();
+                    self.worker.pools.borrow_mut().seat(place.node, lease.permit);
+                    self.worker.polls.kick(place.node);
+                    self.worker.metrics.healed(place.node);
+                    avoid.push(place.node);
+                }
+                outcome => return self.after(lease, place, &unit, outcome).await,
+            }
+        }
+        let report = Report::error(sqlstate::CANNOT_CONNECT_NOW, "no node could finish this statement");
+        self.give_up(&unit, &report).await
+    }
+
+    /// Where the unit goes.
+    async fn place(&mut self, unit: &Unit, forced: Option<Why>, avoid: &[NodeId]) -> Result<Place, Report> {
+        let settings = self.worker.shared.settings.load();
+        let verdict = &unit.verdict;
+        let route = verdict.hint.route.unwrap_or(self.session.route);
+        let want = match forced {
+            Some(why) => Want::Primary(why),
+            None => self.want(unit, route)?,
+        };
+        let ask = Ask {
+            want,
+            level: verdict.hint.level.unwrap_or(self.session.level),
+            max_staleness: settings.max_staleness,
+            replica_wait: settings.replica_wait,
+            wait_over_budget: settings.over_budget == crate::config::settings::OverBudget::Wait,
+            deadline: settings.pool_timeout,
+            waited_since: None,
+            avoid,
+        };
+        drop(settings);
+        decide_place(&self.worker, &mut self.session, &self.handle, ask).await
+    }
+
+    /// What the unit asks for, before freshness comes into it.
+    fn want(&self, unit: &Unit, route: Option<RouteHint>) -> Result<Want, Report> {
+        let verdict = &unit.verdict;
+        let serializable = self.session.default_serializable();
+        let begins_read_only = self.begins_read_only(unit);
+        let access = verdict.access();
+        let is_read = unit.is_read();
+        if route == Some(RouteHint::Primary) {
+            return Ok(Want::Primary(Why::Hint));
+        }
+        if route == Some(RouteHint::Replica) {
+            if is_read || begins_read_only {
+                return Ok(Want::Replica);
+            }
+            if unit.is_whole()
+                && !matches!(access, Access::Primary(Reason::SessionState | Reason::Transaction))
+            {
+                return Err(Report::error(
+                    sqlstate::READ_ONLY_TRANSACTION,
+                    "this statement is not known to be a read, and was told to go to a replica",
+                )
+                .hint("SET tidegate.route = auto, or take the routing comment away."));
+            }
+        }
+        if !unit.is_judged() || verdict.texts == 0 || self.session.hides_ascii() {
+            return Ok(Want::Primary(Why::Unjudged));
+        }
+        if begins_read_only {
+            return Ok(Want::Read(Why::ReadOnlyTransaction));
+        }
+        match access {
+            // No standby takes a SERIALIZABLE transaction, not even one of a single statement.
+            Access::Read if serializable => Ok(Want::Primary(Why::Statement(Reason::Transaction))),
+            Access::Read if self.is_learned(unit) => Ok(Want::Primary(Why::Learned)),
+            Access::Read => Ok(Want::Read(Why::Read)),
+            Access::Primary(_) if !self.catalog.is_known() && self.catalog_would_matter(access) => {
+                Ok(Want::Primary(Why::CatalogUnknown))
+            }
+            Access::Primary(reason) => Ok(Want::Primary(Why::Statement(reason))),
+        }
+    }
+
+    fn catalog_would_matter(&self, access: Access) -> bool {
+        matches!(access, Access::Primary(Reason::UnknownFunction | Reason::Relation))
+    }
+
+    fn is_told_replica(&self, verdict: &Verdict) -> bool {
+        verdict.hint.route.unwrap_or(self.session.route) == Some(RouteHint::Replica)
+    }
+
+    fn begins_read_only(&self, unit: &Unit) -> bool {
+        let (read_only, serializable) =
+            (self.session.default_read_only(), self.session.default_serializable());
+        unit.is_judged() && unit.verdict.begins_read_only(read_only, serializable)
+    }
+
+    fn kind_of(&self, unit: &Unit, node: NodeId) -> TransactionKind {
+        let judged = !self.session.hides_ascii() && (unit.is_read() || self.begins_read_only(unit));
+        let read = judged || self.role(node) == Role::Replica;
+        if read { TransactionKind::ReadOnly } else { TransactionKind::MayWrite }
+    }
+
+    /// Runs the unit on a lease.
+    async fn exchange(&mut self, lease: &mut Lease, unit: &Unit, plan: Plan) -> Outcome {
+        let catalog = self.catalog.load();
+        let mut noted: Vec<Numbered> = Vec::new();
+        if unit.unread {
+            self.session.pins.add(Pins::SETTINGS);
+        }
+        // What no rollback takes back binds the session even if its statement fails.
+        self.session.pins.add(Pins::kept_by_errors(unit.verdict.effects));
+        if !unit.is_whole() {
+            if unit.verdict.is_stateful() {
+                self.session.pins.add(Pins::SETTINGS);
+            }
+        } else if unit.verdict.is_stateful() || self.tracks_transaction(&unit.verdict) {
+            let messages = self.input.get(..unit.len).unwrap_or_default();
+            noted = notes(messages, &**catalog, self.session.dialect(), &self.session.statements);
+        }
+        drop(catalog);
+        let mut undo: Vec<Undo> = Vec::new();
+        if plan.may_heal && unit.named {
+            undo = self.names_before(unit);
+        }
+        let connection = &mut lease.connection;
+        self.handle.runs(connection.node, connection.pid, &connection.key);
+        let scratch = (self.worker.buffers.borrow_mut().take(), BytesMut::new());
+        if connection.input.capacity() == 0 {
+            connection.input = self.worker.buffers.borrow_mut().take();
+        }
+        let mut exchange = Exchange::new(
+            ClientSide { stream: &mut self.stream, input: &mut self.input, session: &mut self.session },
+            connection,
+            &self.worker.statements,
+            plan,
+            &mut noted,
+            scratch,
+        );
+        let outcome = exchange.run(unit).await;
+        self.pending_unit = !exchange.has_taken();
+        let (to_server, to_client) = exchange.into_scratch();
+        let mut buffers = self.worker.buffers.borrow_mut();
+        buffers.give(to_server);
+        buffers.give(to_client);
+        if connection.input.is_empty() {
+            buffers.give(std::mem::take(&mut connection.input));
+        }
+        drop(buffers);
+        let again = matches!(outcome, Outcome::Refused(_))
+            || (plan.may_heal && matches!(outcome, Outcome::ServerLost { unseen: true, .. }));
+        if again {
+            for (name, before) in undo.into_iter().rev() {
+                self.session.statements.remove(&name);
+                if let Some(statement) = before {
+                    // There was room for it before.
+                    let _ = self.session.statements.insert(&name, statement);
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Changes of settings that wait for a commit must hear of it.
+    fn tracks_transaction(&self, verdict: &Verdict) -> bool {
+        verdict.effects.has(Effects::TRANSACTION)
+            && (verdict.statements > 1 || !self.session.changes.is_empty() || {
+                // A savepoint matters only if a setting is changed after it, which cannot be known yet.
+                self.session.status == Status::Transaction
+            })
+    }
+
+    /// Whether the replica that was chosen is not the one, in time, that the connection leads to.
+    fn is_of_another_epoch(&self, lease: &Lease, place: &Place) -> bool {
+        let now = self.worker.shared.topology.load().node(place.node).map(|n| n.server_epoch);
+        let same = lease.connection.epoch == place.server_epoch && now == Some(place.server_epoch);
+        place.role == Role::Replica && !same
+    }
+
+    pub(super) fn role(&self, node: NodeId) -> Role {
+        self.worker.shared.topology.load().node(node).map_or(Role::Unknown, |n| n.role)
+    }
+
+    pub(super) fn node_name(&self, node: NodeId) -> String {
+        self.worker.shared.topology.load().node(node).map_or_else(String::new, |n| n.name.to_string())
+    }
+
+    fn statement_limit(&self) -> usize {
+        self.worker.shared.settings.load().prepared_statements
+    }
+}

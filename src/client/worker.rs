@@ -1,0 +1,220 @@
+//! One worker thread: its clients, its server connections, and what they share.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::BytesMut;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use super::cancel::{Handles, worker_of};
+use super::serve;
+use crate::auth::Users;
+use crate::config::Settings;
+use crate::metrics::WorkerMetrics;
+use crate::monitor::{Catalogs, Clock, PollsHandle};
+use crate::net::{Buffers, Stream};
+use crate::pool::pools::Age;
+use crate::pool::{Limits, Pools};
+use crate::session::Statements;
+use crate::session::local::NodeNames;
+use crate::sql::Learned;
+use crate::topology::{NodeId, Topology};
+use crate::wire::build::Report;
+
+/// What all workers share.
+#[derive(Clone)]
+pub struct Shared {
+    /// The settings in force.
+    pub settings: Arc<ArcSwap<Settings>>,
+    /// The users of the settings in force.
+    pub users: Arc<ArcSwap<Users>>,
+    /// The nodes.
+    pub topology: Arc<ArcSwap<Topology>>,
+    /// Rung at every new topology while somebody waits.
+    pub changed: tokio::sync::watch::Receiver<u64>,
+    /// What is known of each database's names.
+    pub catalogs: Arc<Catalogs>,
+    /// The limits on server connections.
+    pub limits: Arc<Limits>,
+    /// The time since the process started.
+    pub clock: Clock,
+    /// Clients that are in, over all workers.
+    pub clients: Arc<AtomicUsize>,
+    /// No new clients, and those that are in leave when their transaction is over.
+    pub draining: Arc<AtomicBool>,
+    /// The way to each worker.
+    pub workers: Arc<[WorkerDoor]>,
+}
+
+/// The way to a worker.
+#[derive(Debug)]
+pub struct WorkerDoor {
+    /// Takes its jobs.
+    pub jobs: mpsc::UnboundedSender<Job>,
+    /// How many clients it has.
+    pub load: AtomicUsize,
+}
+
+/// What a worker is asked to do.
+#[derive(Debug)]
+pub enum Job {
+    /// Serve a client.
+    Client(std::net::TcpStream),
+    /// Cancel what the client of that process id and key runs.
+    Cancel(u32, Vec<u8>),
+    /// Let the clients leave.
+    Drain,
+}
+
+/// One worker, as its clients see it.
+pub struct Worker {
+    /// Its number.
+    pub number: usize,
+    /// What it shares with the others.
+    pub shared: Shared,
+    /// Its server connections.
+    pub pools: RefCell<Pools>,
+    /// Its free buffers.
+    pub buffers: RefCell<Buffers>,
+    /// Its prepared statements.
+    pub statements: RefCell<Statements>,
+    /// Texts that standbys have refused.
+    pub learned: RefCell<Learned>,
+    /// Its clients.
+    pub handles: RefCell<Handles>,
+    /// Its counters.
+    pub metrics: Arc<WorkerMetrics>,
+    /// The polls of the nodes.
+    pub polls: PollsHandle,
+    /// Where the next session begins its round.
+    pub round: Cell<usize>,
+    /// Its tokens for reads that no replica is fresh enough for.
+    pub budget: RefCell<crate::route::Budget>,
+}
+
+impl Worker {
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        self.shared.settings.load_full()
+    }
+
+    /// The users in force.
+    #[must_use]
+    pub fn users(&self) -> Arc<Users> {
+        self.shared.users.load_full()
+    }
+
+    /// The time since the process started.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.shared.clock.now()
+    }
+
+    /// Counts an error of ours.
+    pub fn count_error(&self, report: &Report) {
+        tracing::debug!(sqlstate = %report.sqlstate, severity = ?report.severity, message = report.message, "told a client");
+        self.metrics.client_error(&report.sqlstate);
+    }
+
+    /// How old idle connections may be.
+    #[must_use]
+    pub fn age(&self, settings: &Settings) -> Age {
+        Age { now: self.now(), idle: settings.server_idle_timeout, life: settings.server_lifetime }
+    }
+
+    /// Publishes what its pools hold.
+    pub fn publish_pools(&self) {
+        let pools = self.pools.borrow();
+        for node in self.shared.topology.load().nodes.iter().map(|n| n.id) {
+            self.metrics.pool(node, pools.idle(node), pools.waiting(node));
+        }
+    }
+}
+
+/// Names of nodes in one snapshot.
+pub struct Names<'a>(pub &'a Topology);
+
+impl NodeNames for Names<'_> {
+    fn node_name(&self, node: NodeId) -> &str {
+        self.0.node(node).map_or("", |n| &n.name)
+    }
+}
+
+/// Runs a worker until its door is closed and its last client is gone. To be called on a thread of its own.
+pub fn run(worker: Worker, mut jobs: mpsc::UnboundedReceiver<Job>) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = LocalSet::new();
+    let worker = Rc::new(worker);
+    local.block_on(&runtime, async move {
+        tokio::task::spawn_local(keep_house(worker.clone()));
+        tokio::task::spawn_local(answer_bell(worker.clone()));
+        while let Some(job) = jobs.recv().await {
+            match job {
+                Job::Client(stream) => {
+                    tokio::task::spawn_local(admit(worker.clone(), stream));
+                }
+                Job::Cancel(pid, key) => {
+                    tokio::task::spawn_local(cancel(worker.clone(), pid, key));
+                }
+                Job::Drain => worker.handles.borrow().leave_all(),
+            }
+        }
+    });
+    Ok(())
+}
+
+async fn admit(worker: Rc<Worker>, stream: std::net::TcpStream) {
+    if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream)) {
+        serve::client(worker.clone(), Stream::tcp(stream), BytesMut::new()).await;
+    }
+    if let Some(door) = worker.shared.workers.get(worker.number) {
+        door.load.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Passes a cancel request to the worker that it is for.
+pub fn route_cancel(shared: &Shared, pid: u32, key: Vec<u8>) {
+    if let Some(door) = shared.workers.get(worker_of(pid)) {
+        // A worker that is gone has no clients to cancel.
+        let _ = door.jobs.send(Job::Cancel(pid, key));
+    }
+}
+
+async fn cancel(worker: Rc<Worker>, pid: u32, key: Vec<u8>) {
+    let Some(handle) = worker.handles.borrow().find(pid, &key) else { return };
+    let Some(running) = handle.cancel() else { return };
+    let settings = worker.settings();
+    if let Some(node) = settings.nodes.get(usize::from(running.node.0))
+        && let Err(error) =
+            crate::server::cancel::cancel(node, running.pid, &running.key, settings.connect_timeout).await
+    {
+        tracing::warn!(node = %node.name, %error, "a cancel request did not get through");
+    }
+    handle.cancel_sent();
+}
+
+/// Ends idle connections in time, and keeps the gauges.
+async fn keep_house(worker: Rc<Worker>) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        ticks.tick().await;
+        let settings = worker.settings();
+        let age = worker.age(&settings);
+        worker.pools.borrow_mut().sweep(&worker.shared.topology.load(), age);
+        worker.publish_pools();
+    }
+}
+
+async fn answer_bell(worker: Rc<Worker>) {
+    let bell = worker.shared.limits.bell(worker.number);
+    loop {
+        bell.notified().await;
+        worker.pools.borrow_mut().on_bell();
+    }
+}
