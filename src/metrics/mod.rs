@@ -1,1 +1,34 @@
 //! Counters, gauges and histograms, and their Prometheus text.
+//!
+//! Each worker writes counters of its own ([`worker`]), so that no cache line is written by two
+//! threads; [`encode`] sums them when somebody asks.
+
+pub mod encode;
+pub mod histogram;
+pub mod worker;
+
+use std::sync::Arc;
+
+pub use worker::{WaitOutcome, WorkerMetrics};
+
+/// The counters of all workers.
+#[derive(Debug)]
+pub struct Metrics {
+    nodes: Vec<Arc<str>>,
+    workers: Vec<Arc<WorkerMetrics>>,
+}
+
+impl Metrics {
+    /// For nodes of these names and as many workers as given.
+    #[must_use]
+    pub fn new(nodes: Vec<Arc<str>>, workers: usize) -> Arc<Self> {
+        let count = nodes.len();
+        Arc::new(Self { nodes, workers: (0..workers).map(|_| Arc::new(WorkerMetrics::new(count))).collect() })
+    }
+
+    /// The counters of worker number `worker`.
+    #[must_use]
+    pub fn worker(&self, worker: usize) -> Arc<WorkerMetrics> {
+        self.workers.get(worker).cloned().unwrap_or_else(|| Arc::new(WorkerMetrics::new(self.nodes.len())))
+    }
+}

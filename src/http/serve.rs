@@ -1,0 +1,114 @@
+//! Answers HTTP requests.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::page::{INDEX, status};
+use crate::metrics::Metrics;
+use crate::topology::Topology;
+
+/// Connections at once.
+const MAX_CONNECTIONS: usize = 64;
+
+/// The longest that one connection may stay.
+const MAX_STAY: Duration = Duration::from_secs(300);
+
+/// How long the head of a request may take.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What is served.
+pub struct HttpState {
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// The nodes.
+    pub topology: Arc<ArcSwap<Topology>>,
+    /// The time since the process started.
+    pub now: Box<dyn Fn() -> Duration>,
+    /// No new clients are taken.
+    pub draining: Arc<AtomicBool>,
+}
+
+/// Serves until the runtime ends, on the `LocalSet` of this thread.
+pub async fn serve(listener: TcpListener, state: HttpState) {
+    let state = Rc::new(state);
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept an HTTP connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let state = state.clone();
+        tokio::task::spawn_local(async move {
+            let service = service_fn(|request| {
+                let answer = answer(&request, &state);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_LIMIT)
+                .max_buf_size(16 * 1024)
+                .serve_connection(TokioIo::new(stream), service);
+            // A client that breaks off has its own reasons.
+            let _ = timeout(MAX_STAY, connection).await;
+            drop(place);
+        });
+    }
+}
+
+fn answer(request: &Request<Incoming>, state: &HttpState) -> Response<Full<Bytes>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET is answered here\n".to_owned());
+    }
+    let topology = state.topology.load();
+    let (now, draining) = ((state.now)(), state.draining.load(Ordering::Relaxed));
+    match request.uri().path() {
+        "/metrics" => match state.metrics.encode(&topology, now) {
+            Ok(text) => response(StatusCode::OK, OPEN_METRICS, text),
+            Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, error.to_string()),
+        },
+        "/health" => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
+        "/ready" => {
+            let ready = topology.primary.is_some() && !draining;
+            let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            response(code, JSON, status(&topology, now, draining).to_string())
+        }
+        "/api/status" => response(StatusCode::OK, JSON, status(&topology, now, draining).to_string()),
+        "/" => response(StatusCode::OK, "text/html; charset=utf-8", INDEX.to_owned()),
+        _ => response(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "there is /metrics, /health, /ready, /api/status and /\n".to_owned(),
+        ),
+    }
+}
+
+fn response(code: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}

@@ -1,0 +1,139 @@
+//! One worker's counters.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::histogram::{Histogram, add};
+use crate::route::Why;
+use crate::topology::NodeId;
+
+/// How a wait for freshness ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitOutcome {
+    /// A replica made it in time.
+    Replica,
+    /// The primary had to serve the read.
+    Primary,
+}
+
+/// SQLSTATEs of ours that are counted; all others count as `other`.
+pub(super) const SQLSTATES: [&str; 15] = [
+    "08000", "08001", "08006", "08P01", "0A000", "22023", "25006", "28000", "28P01", "42704", "53300",
+    "53400", "57P01", "57P03", "other",
+];
+
+/// One node's counters.
+#[derive(Debug, Default)]
+pub(super) struct NodeCounters {
+    /// By whether it was a read, and by why.
+    pub(super) units: [[AtomicU64; Why::ALL.len()]; 2],
+    pub(super) healed: AtomicU64,
+    pub(super) idle: AtomicU64,
+    pub(super) waiting: AtomicU64,
+}
+
+/// Counters that only one worker's thread writes, on cache lines of their own.
+#[repr(align(128))]
+#[derive(Debug)]
+pub struct WorkerMetrics {
+    pub(super) nodes: Box<[NodeCounters]>,
+    pub(super) errors: [AtomicU64; SQLSTATES.len()],
+    pub(super) clients: AtomicU64,
+    pub(super) pinned: AtomicU64,
+    pub(super) rebased: AtomicU64,
+    pub(super) waits: [AtomicU64; 2],
+    pub(super) added_latency: Histogram,
+    pub(super) freshness_wait: Histogram,
+    pub(super) pool_wait: Histogram,
+}
+
+impl WorkerMetrics {
+    pub(super) fn new(nodes: usize) -> Self {
+        Self {
+            nodes: (0..nodes).map(|_| NodeCounters::default()).collect(),
+            errors: Default::default(),
+            clients: AtomicU64::new(0),
+            pinned: AtomicU64::new(0),
+            rebased: AtomicU64::new(0),
+            waits: Default::default(),
+            added_latency: Histogram::default(),
+            freshness_wait: Histogram::default(),
+            pool_wait: Histogram::default(),
+        }
+    }
+
+    fn node(&self, node: NodeId) -> Option<&NodeCounters> {
+        self.nodes.get(usize::from(node.0))
+    }
+
+    /// A unit has ended.
+    pub fn unit(&self, node: NodeId, read: bool, why: Why) {
+        let counter =
+            self.node(node).and_then(|n| n.units.get(usize::from(read))).and_then(|u| u.get(why.index()));
+        if let Some(counter) = counter {
+            add(counter, 1);
+        }
+    }
+
+    /// A node refused a unit that then ran elsewhere.
+    pub fn healed(&self, node: NodeId) {
+        if let Some(n) = self.node(node) {
+            add(&n.healed, 1);
+        }
+    }
+
+    /// How many connections to a node are idle here, and how many clients wait for one.
+    pub fn pool(&self, node: NodeId, idle: usize, waiting: usize) {
+        if let Some(n) = self.node(node) {
+            n.idle.store(idle as u64, Ordering::Relaxed);
+            n.waiting.store(waiting as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// A client is in.
+    pub fn client_came(&self) {
+        add(&self.clients, 1);
+    }
+
+    /// A client is gone.
+    pub fn client_left(&self) {
+        self.clients.store(self.clients.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+    }
+
+    /// A session is bound to its server from now on, or no longer.
+    pub fn pinned(&self, now: bool) {
+        let count = self.pinned.load(Ordering::Relaxed);
+        self.pinned.store(if now { count + 1 } else { count.saturating_sub(1) }, Ordering::Relaxed);
+    }
+
+    /// Tidegate has sent an error of its own.
+    pub fn client_error(&self, sqlstate: &str) {
+        let at = SQLSTATES.iter().position(|s| *s == sqlstate).unwrap_or(SQLSTATES.len() - 1);
+        if let Some(counter) = self.errors.get(at) {
+            add(counter, 1);
+        }
+    }
+
+    /// A session's position was of an epoch that is over: what it had written may be lost.
+    pub fn rebased(&self) {
+        add(&self.rebased, 1);
+    }
+
+    /// A read has waited for a replica.
+    pub fn freshness_wait(&self, waited: Duration, outcome: WaitOutcome) {
+        self.freshness_wait.observe(waited);
+        if let Some(counter) = self.waits.get(outcome as usize) {
+            add(counter, 1);
+        }
+    }
+
+    /// A client has waited for a server connection.
+    pub fn pool_wait(&self, waited: Duration) {
+        self.pool_wait.observe(waited);
+    }
+
+    /// From a unit's last byte in to its first byte out to the server, waits included.
+    pub fn added_latency(&self, latency: Duration) {
+        self.added_latency.observe(latency);
+    }
+}
