@@ -4,6 +4,8 @@
 //! The modules stand in the order that a query travels. The first eight are the core: no
 //! tokio, no sockets, no files, no clock; time and topology come in as arguments.
 
+#![warn(clippy::unwrap_used)]
+
 // The core.
 pub mod wire;
 pub mod sql;

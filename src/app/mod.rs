@@ -1,1 +1,12 @@
-//! Wiring: from settings to running threads and back.
+//! Wiring: from the command line to running threads and back.
+//!
+//! [`cli`] reads the command line, [`load`] makes settings of it, [`run`] runs them, [`explain`] and
+//! [`check`] answer questions.
+
+pub mod check;
+pub mod cli;
+pub mod exit;
+pub mod explain;
+pub mod load;
+pub mod logging;
+pub mod run;

@@ -1,0 +1,62 @@
+//! `tidegate check`: the configuration, and what each node says.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::exit::ExitCode;
+use crate::config::Settings;
+use crate::monitor::probe::{Probe, describe};
+
+/// Asks every node once, and prints what it is.
+#[must_use]
+pub fn check(settings: &Settings) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(_) => return ExitCode::Internal,
+    };
+    let local = tokio::task::LocalSet::new();
+    let found = local.block_on(&runtime, ask_all(settings));
+    let (mut primaries, mut failed) = (0, false);
+    let mut out = io::stdout().lock();
+    for (name, answer) in found {
+        let line = match answer {
+            Ok((in_recovery, position)) => {
+                primaries += u32::from(!in_recovery);
+                format!("{name}: {} at {position}", if in_recovery { "replica" } else { "primary" })
+            }
+            Err(reason) => {
+                failed = true;
+                format!("{name}: not usable: {reason}")
+            }
+        };
+        // A reader that has gone away needs no answer.
+        let _ = writeln!(out, "{line}");
+    }
+    if primaries != 1 {
+        let _ =
+            writeln!(out, "{primaries} of these nodes say that they take writes: there must be exactly one");
+    }
+    if failed || primaries != 1 { ExitCode::Failed } else { ExitCode::Ok }
+}
+
+async fn ask_all(settings: &Settings) -> Vec<(String, Result<(bool, String), String>)> {
+    let mut found = Vec::new();
+    for node in &settings.nodes {
+        let answer = timeout(settings.connect_timeout, ask(node, settings.connect_timeout)).await;
+        let answer =
+            answer.unwrap_or_else(|_| Err(format!("no answer within {:?}", settings.connect_timeout)));
+        found.push((node.name.to_string(), answer));
+    }
+    found
+}
+
+async fn ask(
+    node: &crate::config::settings::NodeSettings,
+    limit: Duration,
+) -> Result<(bool, String), String> {
+    let mut probe = Probe::connect(node, limit).await.map_err(|e| describe(&e))?;
+    let report = probe.poll().await.map_err(|e| describe(&e))?;
+    Ok((report.in_recovery, report.lsn.to_string()))
+}

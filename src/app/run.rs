@@ -1,0 +1,252 @@
+//! From settings to running threads, and back.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rand::Rng;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::exit::ExitCode;
+use crate::auth::{Users, UsersError};
+use crate::client::cancel::MAX_WORKERS;
+use crate::client::worker::{self, Job, Shared, Worker, WorkerDoor};
+use crate::config::Settings;
+use crate::config::change::changes;
+use crate::http::{self, HttpState};
+use crate::metrics::Metrics;
+use crate::monitor::{Catalogs, Clock, Monitor};
+use crate::net::listen::listen;
+use crate::pool::{Limits, Pools};
+use crate::route::Budget;
+use crate::session::Statements;
+use crate::sql::Learned;
+
+/// Reads the configuration anew; `None` where it cannot be read, which is logged.
+pub type Reload = Box<dyn Fn() -> Option<Settings>>;
+
+/// Runs the proxy until a signal ends it.
+pub fn run(settings: Settings, reload: Reload) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start the runtime");
+            return ExitCode::Internal;
+        }
+    };
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, control(settings, reload))
+}
+
+/// The control thread's task: nodes are polled, HTTP is served, clients are accepted and dealt out.
+async fn control(settings: Settings, reload: Reload) -> ExitCode {
+    let (listener, web) = match (listen(settings.listen), listen(settings.http)) {
+        (Ok(listener), Ok(web)) => (listener, web),
+        (Err(error), _) => return cannot_listen("listen", settings.listen, &error),
+        (_, Err(error)) => return cannot_listen("http", settings.http, &error),
+    };
+    let clock = Clock::start();
+    let names: Vec<_> = settings.nodes.iter().map(|n| n.name.clone()).collect();
+    let workers = settings.workers.clamp(1, MAX_WORKERS);
+    let metrics = Metrics::new(names, workers);
+    let limits = Limits::new(settings.nodes.len(), workers, settings.pool_size);
+    let users = match users(&settings) {
+        Ok(users) => users,
+        Err(error) => {
+            tracing::error!(%error, "cannot take the users of the configuration");
+            return ExitCode::Usage;
+        }
+    };
+    let settings = Arc::new(ArcSwap::from_pointee(settings));
+    let monitor = Monitor::start(settings.clone(), workers, clock);
+    let catalogs = Catalogs::start(settings.clone(), monitor.topology.clone());
+    let draining = Arc::new(AtomicBool::new(false));
+    let (doors, mailboxes): (Vec<_>, Vec<_>) = (0..workers)
+        .map(|_| {
+            let (jobs, mailbox) = mpsc::unbounded_channel();
+            (WorkerDoor { jobs, load: AtomicUsize::new(0) }, mailbox)
+        })
+        .unzip();
+    let shared = Shared {
+        users: Arc::new(ArcSwap::from_pointee(users)),
+        settings,
+        topology: monitor.topology.clone(),
+        changed: monitor.changed.clone(),
+        catalogs,
+        limits,
+        clock,
+        clients: Arc::new(AtomicUsize::new(0)),
+        draining: draining.clone(),
+        workers: doors.into(),
+    };
+    for (number, mailbox) in mailboxes.into_iter().enumerate() {
+        if let Err(error) = start_worker(number, &shared, &metrics, &monitor, mailbox) {
+            tracing::error!(%error, "cannot start a worker thread");
+            return ExitCode::Internal;
+        }
+    }
+    tokio::task::spawn_local(http::serve(
+        web,
+        HttpState {
+            metrics,
+            topology: monitor.topology.clone(),
+            now: Box::new(move || clock.now()),
+            draining,
+        },
+    ));
+    let settings = shared.settings.load();
+    tracing::info!(listen = %settings.listen, http = %settings.http, workers, nodes = settings.nodes.len(), "ready for clients");
+    drop(settings);
+    serve(listener, &shared, &reload).await
+}
+
+fn cannot_listen(key: &str, address: std::net::SocketAddr, error: &io::Error) -> ExitCode {
+    tracing::error!(key, %address, %error, "cannot listen: choose another address, or end what holds this one");
+    ExitCode::CannotListen
+}
+
+fn users(settings: &Settings) -> Result<Users, UsersError> {
+    let entries = settings.users.iter().map(|u| (u.name.as_str(), u.secret.as_str()));
+    Users::new(entries, |bytes| rand::rng().fill_bytes(bytes))
+}
+
+fn start_worker(
+    number: usize,
+    shared: &Shared,
+    metrics: &Arc<Metrics>,
+    monitor: &Monitor,
+    mailbox: mpsc::UnboundedReceiver<Job>,
+) -> io::Result<()> {
+    let shared = shared.clone();
+    let metrics = metrics.worker(number);
+    let polls = monitor.polls.handle(number);
+    let body = move || {
+        let settings = shared.settings.load();
+        let budget = Budget::new(settings.fallback_per_second, shared.workers.len());
+        let worker = Worker {
+            number,
+            pools: Pools::new(number, settings.nodes.len(), shared.limits.clone()).into(),
+            buffers: Default::default(),
+            statements: Statements::default().into(),
+            learned: Learned::default().into(),
+            handles: Default::default(),
+            metrics,
+            polls,
+            round: number.into(),
+            budget: budget.into(),
+            shared: shared.clone(),
+        };
+        drop(settings);
+        if let Err(error) = worker::run(worker, mailbox) {
+            tracing::error!(number, %error, "a worker ended");
+        }
+    };
+    thread::Builder::new().name(format!("worker-{number}")).spawn(body).map(|_| ())
+}
+
+/// Accepts clients until a signal says to stop.
+async fn serve(listener: TcpListener, shared: &Shared, reload: &Reload) -> ExitCode {
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
+    else {
+        tracing::error!("cannot listen for signals");
+        return ExitCode::Internal;
+    };
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => deal(stream, shared),
+                Err(error) => {
+                    // Mostly too many open files: the next attempt may find some closed.
+                    tracing::warn!(%error, "cannot accept a client");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+            _ = hangup.recv() => take_settings(shared, reload),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    drop(listener);
+    drain(shared, &mut terminate, &mut interrupt).await
+}
+
+/// Gives a client to the worker that has the fewest.
+fn deal(stream: tokio::net::TcpStream, shared: &Shared) {
+    let Ok(stream) = stream.into_std() else { return };
+    if let Some(door) = shared.workers.iter().min_by_key(|d| d.load.load(Ordering::Relaxed)) {
+        door.load.fetch_add(1, Ordering::Relaxed);
+        if door.jobs.send(Job::Client(stream)).is_err() {
+            tracing::error!("a worker is gone; its client is dropped");
+        }
+    }
+}
+
+fn take_settings(shared: &Shared, reload: &Reload) {
+    let Some(new) = reload() else { return };
+    let old = shared.settings.load_full();
+    let changed = changes(&old, &new);
+    let mut merged = new.clone();
+    for change in &changed {
+        if change.needs_restart {
+            tracing::warn!(key = change.key, "this setting changes only at a restart");
+        } else {
+            tracing::info!(key = change.key, "setting changed");
+        }
+    }
+    // What cannot change while running keeps its value, so that all parts agree.
+    merged.listen = old.listen;
+    merged.http = old.http;
+    merged.workers = old.workers;
+    merged.nodes = old.nodes.clone();
+    shared.limits.set_max(merged.pool_size);
+    if merged.users != old.users {
+        match users(&merged) {
+            Ok(users) => shared.users.store(Arc::new(users)),
+            Err(error) => {
+                tracing::error!(%error, "the configuration is not taken");
+                return;
+            }
+        }
+    }
+    shared.settings.store(Arc::new(merged));
+    tracing::info!(changes = changed.len(), "configuration read anew");
+}
+
+/// Lets clients finish their transactions. A second signal, or too long a wait, ends it at once.
+async fn drain(
+    shared: &Shared,
+    terminate: &mut tokio::signal::unix::Signal,
+    interrupt: &mut tokio::signal::unix::Signal,
+) -> ExitCode {
+    shared.draining.store(true, Ordering::Relaxed);
+    let limit = shared.settings.load().drain_timeout;
+    tracing::info!(clients = shared.clients.load(Ordering::Relaxed), ?limit, "draining");
+    for door in shared.workers.iter() {
+        // A worker that is gone has nobody to let go.
+        let _ = door.jobs.send(Job::Drain);
+    }
+    let empty = async {
+        while shared.clients.load(Ordering::Acquire) > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        done = timeout(limit, empty) => {
+            if done.is_err() {
+                tracing::warn!(clients = shared.clients.load(Ordering::Relaxed), "transactions were still open");
+                return ExitCode::DrainTimeout;
+            }
+        }
+        _ = terminate.recv() => return ExitCode::DrainTimeout,
+        _ = interrupt.recv() => return ExitCode::DrainTimeout,
+    }
+    tracing::info!("all clients have left");
+    ExitCode::Ok
+}
