@@ -1,7 +1,19 @@
-.PHONY: test
 SHELL := /bin/bash
+# Where rustup puts cargo on a machine that had none.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.PHONY: demo test bench
+demo:
+	@scripts/ensure
+	cargo run --release --quiet -- demo
+
 test:
+	@scripts/ensure clients
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	cargo test
+
+bench:
+	@scripts/ensure
+	cargo bench
