@@ -1,0 +1,12 @@
+//! Tidegate against real servers: a primary and two standbys that the tests themselves start.
+
+mod support;
+
+mod appendix_a;
+mod clients;
+mod freshness;
+mod layers;
+mod operation;
+mod pooling;
+mod protocol;
+mod routing;

@@ -1,0 +1,200 @@
+//! What operators do with it.
+
+use std::fs;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use tidegate::demo::scrape::get;
+
+use crate::support::proxy::{PATIENCE, sqlstate, value};
+use crate::support::{Proxy, shared};
+
+fn tidegate(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tidegate")).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[tokio::test]
+async fn metrics_tell_what_happened() {
+    let proxy = Proxy::start(shared()).await;
+    let client = proxy.connect().await;
+    client.batch_execute("SELECT 1").await.unwrap();
+    client.batch_execute("CREATE TEMP TABLE x (id int)").await.unwrap();
+    assert_eq!(
+        proxy
+            .metric("tidegate_units_total", &[("access", "read"), ("role", "replica"), ("why", "read")])
+            .await,
+        1.0
+    );
+    assert_eq!(
+        proxy
+            .metric("tidegate_units_total", &[("access", "write"), ("role", "primary"), ("why", "write")])
+            .await,
+        1.0
+    );
+    assert_eq!(proxy.metric("tidegate_node_up", &[]).await, 3.0);
+    assert_eq!(proxy.metric("tidegate_node_role", &[("role", "primary")]).await, 1.0);
+    assert_eq!(proxy.metric("tidegate_clients", &[]).await, 1.0);
+    assert!(proxy.metric("tidegate_added_latency_seconds_count", &[]).await >= 2.0);
+    assert!(proxy.metric("tidegate_polls_total", &[]).await > 3.0);
+    for (path, expected) in
+        [("/health", 200), ("/ready", 200), ("/api/status", 200), ("/", 200), ("/nothing", 404)]
+    {
+        assert_eq!(get(proxy.http, path).await.unwrap().0, expected, "{path}");
+    }
+    let status: serde_json::Value =
+        serde_json::from_str(&get(proxy.http, "/api/status").await.unwrap().1).unwrap();
+    assert_eq!(status["nodes"].as_array().unwrap().len(), 3);
+    assert_eq!(status["primary"], format!("127.0.0.1:{}", shared().primary().port));
+}
+
+#[tokio::test]
+async fn sigterm_lets_transactions_finish() {
+    let mut proxy = Proxy::start(shared()).await;
+    let (idle, busy) = (proxy.connect().await, proxy.connect().await);
+    busy.batch_execute("BEGIN").await.unwrap();
+    proxy.signal("-TERM");
+    // The idle client is sent away, the other one is not.
+    let began = Instant::now();
+    while !idle.is_closed() {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(value(&busy, "SELECT 7").await, "7");
+    assert!(proxy.child.try_wait().unwrap().is_none());
+    busy.batch_execute("COMMIT").await.unwrap();
+    let status = tokio::task::spawn_blocking(move || proxy.child.wait().unwrap()).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn sighup_reads_the_file_anew_and_keeps_the_old_one_if_the_new_is_bad() {
+    let file = std::env::temp_dir().join(format!("tidegate-{}.toml", std::process::id()));
+    fs::write(&file, "[freshness]\nconsistency = 'eventual'").unwrap();
+    let proxy = Proxy::with(shared(), &[("TIDEGATE_CONFIG", file.to_str().unwrap())]).await;
+    let level = async || value(&proxy.connect().await, "SHOW tidegate.consistency").await;
+    assert_eq!(level().await, "eventual");
+    fs::write(&file, "[freshness]\nconsistency = 'wrong'").unwrap();
+    proxy.signal("-HUP");
+    assert_eq!(level().await, "eventual");
+    fs::write(&file, "[freshness]\nconsistency = 'read_your_writes'").unwrap();
+    proxy.signal("-HUP");
+    let began = Instant::now();
+    while level().await != "read_your_writes" {
+        assert!(began.elapsed() < PATIENCE);
+    }
+    fs::remove_file(&file).unwrap();
+}
+
+#[tokio::test]
+async fn scram_lets_in_who_knows_the_password() {
+    shared().primary().execute("CREATE ROLE operation_user LOGIN PASSWORD 'pass word'").await.unwrap();
+    shared().wait_caught_up().await.unwrap();
+    let verifier = {
+        let client = shared().primary().connect().await.unwrap();
+        value(&client, "SELECT rolpassword FROM pg_authid WHERE rolname = 'operation_user'").await
+    };
+    let file = std::env::temp_dir().join(format!("tidegate-scram-{}.toml", std::process::id()));
+    let users = format!(
+        "[[auth.users]]\nname = 'operation_user'\nverifier = '{verifier}'\n[[auth.users]]\nname = 'postgres'\npassword = 'other'\n"
+    );
+    fs::write(&file, users).unwrap();
+    let proxy =
+        Proxy::with(shared(), &[("TIDEGATE_CONFIG", file.to_str().unwrap()), ("TIDEGATE_AUTH", "scram")])
+            .await;
+    let open = async |user: &str, password: &str| {
+        let url = format!("postgres://{user}:{password}@127.0.0.1:{}/postgres", proxy.port);
+        tokio_postgres::connect(&url, tokio_postgres::NoTls).await
+    };
+    let (client, connection) = open("operation_user", "pass%20word").await.unwrap();
+    tokio::spawn(connection);
+    assert_eq!(value(&client, "SELECT current_user").await, "operation_user");
+    assert!(open("postgres", "other").await.is_ok());
+    for (user, password) in [("operation_user", "wrong"), ("postgres", "pass%20word"), ("nobody", "x")] {
+        let error = open(user, password).await.err().unwrap();
+        let error = error.as_db_error().unwrap();
+        assert_eq!(error.code().code(), "28P01");
+        assert_eq!(error.message(), format!("password authentication failed for user \"{user}\""));
+    }
+    fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn exit_codes_and_messages_say_what_is_wrong() {
+    let nothing = tidegate(&[]);
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(
+        text(&nothing.stderr).contains("auth.users is missing")
+            || text(&nothing.stderr).contains("nodes is missing")
+    );
+    let bad = tidegate(&["--auth", "trust", "--node", "postgres://u:hunter2@h:0"]);
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(
+        text(&bad.stderr).contains("nodes = ") && !text(&bad.stderr).contains("hunter2"),
+        "{}",
+        text(&bad.stderr)
+    );
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let busy = tidegate(&[
+        "--auth",
+        "trust",
+        "--node",
+        "postgres://127.0.0.1:1",
+        "--listen",
+        &address,
+        "--http",
+        "127.0.0.1:0",
+    ]);
+    assert_eq!(busy.status.code(), Some(3), "{}", text(&busy.stderr));
+    let unreachable = tidegate(&["check", "--auth", "trust", "--node", "postgres://127.0.0.1:1"]);
+    assert_eq!(unreachable.status.code(), Some(1));
+    assert!(text(&unreachable.stdout).contains("127.0.0.1:1: not usable"), "{}", text(&unreachable.stdout));
+    let url = |n: usize| shared().servers()[n].url();
+    let fine =
+        tidegate(&["check", "--auth", "trust", "--node", &url(0), "--node", &url(1), "--node", &url(2)]);
+    assert_eq!(fine.status.code(), Some(0), "{}", text(&fine.stdout));
+    assert_eq!(text(&fine.stdout).matches("replica at").count(), 2);
+}
+
+#[test]
+fn explain_tells_the_route_with_and_without_a_server() {
+    let alone = tidegate(&["explain", "select my_own(1)"]);
+    assert!(
+        text(&alone.stdout).starts_with("route: primary\nwhy:   unknown_function"),
+        "{}",
+        text(&alone.stdout)
+    );
+    let live = tidegate(&["explain", "--json", "--node", &shared().primary().url(), "select now()"]);
+    assert!(text(&live.stdout).contains(r#""route":"replica""#), "{}", text(&live.stdout));
+    assert_eq!(live.status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_server_that_goes_away_inside_a_transaction_is_told_and_the_session_goes_on() {
+    let proxy = Proxy::start(shared()).await;
+    let client = proxy.connect().await;
+    client.batch_execute("BEGIN").await.unwrap();
+    let pid = value(&client, "SELECT pg_backend_pid()").await;
+    // In the midst of a statement: the server's own message, and then the session is free.
+    let killer = shared().primary().connect().await.unwrap();
+    let victim = tokio::spawn(async move {
+        let code = sqlstate(&client, "SELECT pg_sleep(60)").await;
+        (client, code)
+    });
+    while value(
+        &killer,
+        &format!("SELECT state FROM pg_stat_activity WHERE pid = {pid} AND query LIKE '%sleep%'"),
+    )
+    .await
+        != "active"
+    {}
+    killer.batch_execute(&format!("SELECT pg_terminate_backend({pid})")).await.unwrap();
+    let (client, code) = victim.await.unwrap();
+    assert_eq!(code, "57P01");
+    drop(client);
+    assert_eq!(value(&proxy.connect().await, "SELECT 1").await, "1");
+}

@@ -1,0 +1,185 @@
+//! Many clients share few server connections, and notice nothing of each other.
+
+use crate::support::proxy::{sqlstate, value};
+use crate::support::{Proxy, database, shared};
+
+/// One worker with one connection per node: whatever a client leaves behind, the next one would see.
+const ONE: [(&str, &str); 3] =
+    [("TIDEGATE_POOL_SIZE", "1"), ("TIDEGATE_WORKERS", "1"), ("TIDEGATE_POOL_TIMEOUT", "500ms")];
+
+const PRIMARY: &str = "SET tidegate.route = primary";
+
+#[tokio::test]
+async fn no_more_connections_are_made_than_the_limit_allows() {
+    database("pooling_limit").await;
+    let variables =
+        [("TIDEGATE_POOL_SIZE", "3"), ("TIDEGATE_WORKERS", "2"), ("TIDEGATE_POOL_TIMEOUT", "20s")];
+    let proxy = Proxy::with(shared(), &variables).await;
+    let mut tasks = Vec::new();
+    for _ in 0..20 {
+        let client = proxy.connect_to("pooling_limit").await;
+        tasks.push(tokio::spawn(async move {
+            for _ in 0..5 {
+                client.batch_execute("BEGIN; SELECT pg_sleep(0.01); COMMIT").await.unwrap();
+            }
+        }));
+    }
+    let watcher = shared().primary().connect().await.unwrap();
+    let count = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'pooling_limit' \
+                 AND application_name <> 'tidegate monitor' AND state <> 'idle'";
+    let mut most = 0;
+    while tasks.iter().any(|t| !t.is_finished()) {
+        most = most.max(value(&watcher, count).await.parse::<u32>().unwrap());
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!((1..=3).contains(&most), "{most}");
+}
+
+#[tokio::test]
+async fn who_waits_too_long_is_told_which_limit_it_was() {
+    let proxy = Proxy::with(shared(), &ONE).await;
+    let (holder, other) = (proxy.connect().await, proxy.connect().await);
+    holder.batch_execute("BEGIN").await.unwrap();
+    let error = other.batch_execute("BEGIN").await.unwrap_err();
+    let error = error.as_db_error().unwrap();
+    assert_eq!(error.code().code(), "53300");
+    assert!(error.detail().unwrap().contains("pool.size"), "{error:?}");
+    holder.batch_execute("COMMIT").await.unwrap();
+    // The session that was refused goes on.
+    other.batch_execute("BEGIN; COMMIT").await.unwrap();
+}
+
+#[tokio::test]
+async fn clients_that_wait_are_served_in_order() {
+    let variables =
+        [("TIDEGATE_POOL_SIZE", "1"), ("TIDEGATE_WORKERS", "1"), ("TIDEGATE_POOL_TIMEOUT", "20s")];
+    let proxy = Proxy::with(shared(), &variables).await;
+    let holder = proxy.connect().await;
+    let waiters =
+        [proxy.connect().await, proxy.connect().await, proxy.connect().await, proxy.connect().await];
+    holder.batch_execute("BEGIN").await.unwrap();
+    let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();
+    for (n, client) in waiters.into_iter().enumerate() {
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            client.batch_execute("CREATE TEMP TABLE x (id int) ON COMMIT DROP").await.unwrap();
+            sender.send(n).unwrap();
+        });
+        // It stands in line before the next one comes.
+        while proxy.metric("tidegate_pool", &[("state", "waited_for")]).await < (n + 1) as f64 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+    holder.batch_execute("COMMIT").await.unwrap();
+    // A temporary table binds its session, so that only the first is served until it leaves.
+    assert_eq!(order.recv().await, Some(0));
+    for expected in 1..4 {
+        assert_eq!(order.recv().await, Some(expected));
+    }
+}
+
+#[tokio::test]
+async fn nothing_that_a_client_sets_reaches_another() {
+    let proxy = Proxy::with(shared(), &ONE).await;
+    let (a, b) = (proxy.connect().await, proxy.connect().await);
+    for client in [&a, &b] {
+        client.batch_execute(PRIMARY).await.unwrap();
+    }
+    a.batch_execute("SET work_mem = '7MB'").await.unwrap();
+    a.batch_execute("SET search_path TO pg_catalog, public").await.unwrap();
+    a.batch_execute("SELECT set_config('app.user', 'alice', false)").await.unwrap();
+    assert_eq!(value(&b, "SHOW work_mem").await, "4MB");
+    assert_eq!(value(&b, "SHOW search_path").await, "\"$user\", public");
+    assert_eq!(
+        value(&b, "SELECT coalesce(nullif(current_setting('app.user', true), ''), 'none')").await,
+        "none"
+    );
+    assert_eq!(value(&a, "SHOW work_mem").await, "7MB");
+    assert_eq!(value(&a, "SELECT current_setting('app.user')").await, "alice");
+    // What a transaction takes back, it takes back here, too.
+    a.batch_execute("BEGIN; SET work_mem = '9MB'; SAVEPOINT s; SET geqo = off; ROLLBACK TO s; COMMIT")
+        .await
+        .unwrap();
+    assert_eq!(value(&a, "SHOW work_mem").await, "9MB");
+    assert_eq!(value(&a, "SHOW geqo").await, "on");
+    a.batch_execute("BEGIN; SET work_mem = '1MB'; ROLLBACK").await.unwrap();
+    assert_eq!(value(&b, "SHOW work_mem").await, "4MB");
+    assert_eq!(value(&a, "SHOW work_mem").await, "9MB");
+    a.batch_execute("RESET ALL").await.unwrap();
+    assert_eq!(value(&a, "SHOW work_mem").await, "4MB");
+}
+
+#[tokio::test]
+async fn settings_are_the_same_on_every_node() {
+    let proxy = Proxy::start(shared()).await;
+    let client = proxy.connect().await;
+    client.batch_execute("SET tidegate.consistency = eventual; ").await.unwrap();
+    client.batch_execute("SET TIME ZONE 'Asia/Tokyo'").await.unwrap();
+    for _ in 0..6 {
+        assert_eq!(value(&client, "SELECT to_char(timestamptz '2020-01-01 00:00+00', 'HH24')").await, "09");
+    }
+    let other = proxy.connect().await;
+    for _ in 0..6 {
+        assert_ne!(value(&other, "SELECT to_char(timestamptz '2020-01-01 00:00+00', 'HH24')").await, "09");
+    }
+}
+
+#[tokio::test]
+async fn roles_do_not_leak() {
+    shared().primary().execute("CREATE ROLE pooling_role").await.unwrap();
+    let proxy = Proxy::with(shared(), &ONE).await;
+    let (a, b) = (proxy.connect().await, proxy.connect().await);
+    for client in [&a, &b] {
+        client.batch_execute(PRIMARY).await.unwrap();
+    }
+    a.batch_execute("SET ROLE pooling_role").await.unwrap();
+    assert_eq!(value(&a, "SELECT current_user").await, "pooling_role");
+    assert_eq!(value(&b, "SELECT current_user").await, "postgres");
+    assert_eq!(value(&a, "SELECT current_user").await, "pooling_role");
+    a.batch_execute("RESET ROLE").await.unwrap();
+    assert_eq!(value(&a, "SELECT current_user").await, "postgres");
+}
+
+#[tokio::test]
+async fn what_cannot_move_binds_its_session_and_ends_with_it() {
+    let variables = [("TIDEGATE_POOL_SIZE", "2"), ("TIDEGATE_WORKERS", "1"), ("TIDEGATE_POOL_TIMEOUT", "5s")];
+    let proxy = Proxy::with(shared(), &variables).await;
+    let (a, b) = (proxy.connect().await, proxy.connect().await);
+    a.batch_execute("CREATE TEMP TABLE mine AS SELECT 42 AS x").await.unwrap();
+    a.batch_execute("SELECT pg_advisory_lock(777)").await.unwrap();
+    assert_eq!(value(&a, "SELECT x FROM mine").await, "42");
+    assert_eq!(value(&a, "SHOW tidegate.pins").await, "temporary,advisory_lock");
+    assert_eq!(proxy.metric("tidegate_pinned_sessions", &[]).await, 1.0);
+    assert_eq!(sqlstate(&b, "SET tidegate.route = primary").await, "");
+    assert_eq!(sqlstate(&b, "SELECT x FROM mine").await, "42P01");
+    assert_eq!(value(&b, "SELECT pg_try_advisory_lock(777)").await, "f");
+    drop(a);
+    let c = proxy.connect().await;
+    let began = std::time::Instant::now();
+    while value(&c, "SELECT pg_try_advisory_xact_lock(777)").await != "t" {
+        assert!(began.elapsed() < crate::support::proxy::PATIENCE, "the lock ended with its session");
+    }
+    assert_eq!(sqlstate(&c, "DISCARD ALL").await, "");
+}
+
+#[tokio::test]
+async fn prepared_statements_follow_their_client() {
+    let proxy = Proxy::with(shared(), &ONE).await;
+    let (a, b) = (proxy.connect().await, proxy.connect().await);
+    let on_a = a.prepare("SELECT $1::int + 1").await.unwrap();
+    let on_b = b.prepare("SELECT $1::int + 2").await.unwrap();
+    for client in [&a, &b] {
+        client.batch_execute("SET tidegate.consistency = read_your_writes").await.unwrap();
+    }
+    for n in 0..10_i32 {
+        assert_eq!(a.query_one(&on_a, &[&n]).await.unwrap().get::<_, i32>(0), n + 1);
+        assert_eq!(b.query_one(&on_b, &[&n]).await.unwrap().get::<_, i32>(0), n + 2);
+    }
+    // SQL-level statements stay with their session.
+    a.batch_execute("PREPARE mine AS SELECT 5").await.unwrap();
+    assert_eq!(value(&a, "EXECUTE mine").await, "5");
+    a.batch_execute("DEALLOCATE ALL").await.unwrap();
+    assert_eq!(sqlstate(&a, "EXECUTE mine").await, "26000");
+}

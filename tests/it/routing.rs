@@ -1,0 +1,177 @@
+//! Where units go, and what a client is told about it.
+
+use std::collections::HashMap;
+
+use tidegate::demo::cluster::Cluster;
+
+use crate::support::proxy::{last_route, sqlstate, value};
+use crate::support::{Proxy, database, shared};
+
+/// Machines that run tests are slow: what these tests ask is where a read goes once a replica is fresh.
+const PATIENT: [(&str, &str); 1] = [("TIDEGATE_FRESHNESS_REPLICA_WAIT", "10s")];
+
+const PORT: &str = "SELECT inet_server_port()";
+
+#[tokio::test]
+async fn reads_alternate_and_shares_are_equal() {
+    let proxy = Proxy::with(shared(), &PATIENT).await;
+    let client = proxy.connect().await;
+    client.batch_execute("SET tidegate.consistency = read_your_writes").await.unwrap();
+    let mut last = value(&client, PORT).await;
+    for _ in 0..50 {
+        let now = value(&client, PORT).await;
+        assert_ne!(now, last, "every unit moves on to the next replica");
+        last = now;
+    }
+    // At `session` a session moves on once the replica that it read from was polled again.
+    let client = proxy.connect().await;
+    let first = value(&client, PORT).await;
+    let mut moved = false;
+    for _ in 0..2_000 {
+        moved |= value(&client, PORT).await != first;
+    }
+    assert!(moved, "a session does not stay on one replica");
+    let mut shares: HashMap<String, u32> = HashMap::new();
+    for _ in 0..40 {
+        let client = proxy.connect().await;
+        *shares.entry(value(&client, PORT).await).or_default() += 1;
+    }
+    assert_eq!(shares.values().copied().collect::<Vec<_>>(), [20, 20], "{shares:?}");
+}
+
+#[tokio::test]
+async fn the_previous_route_is_told_with_its_reason() {
+    database("routing_why").await;
+    let proxy = Proxy::with(shared(), &PATIENT).await;
+    let client = proxy.connect_to("routing_why").await;
+    let primary = format!("127.0.0.1:{}", shared().primary().port);
+    // Until the catalog is read, it is the reason.
+    while {
+        client.batch_execute("SELECT pg_backend_pid()").await.unwrap();
+        last_route(&client).await.2 == "catalog_unknown"
+    } {}
+    for (sql, role, why) in [
+        ("CREATE TABLE t (id int)", "primary", "write"),
+        ("SELECT * FROM t", "replica", "read"),
+        ("SELECT * FROM t FOR UPDATE", "primary", "lock"),
+        ("SELECT pg_backend_pid()", "primary", "function"),
+        ("SELECT nextval('x')", "primary", "function"),
+        ("SELECT 1; INSERT INTO t VALUES (1)", "primary", "mixed"),
+        ("SELECT 1; SELECT 2", "replica", "read"),
+        ("BEGIN; SELECT 1; COMMIT", "primary", "mixed"),
+        ("/* tidegate: route=primary */ SELECT 1", "primary", "hint"),
+        ("SELECT * FROM pg_stat_activity", "primary", "relation"),
+        ("SET work_mem = '2MB'", "primary", "session_state"),
+    ] {
+        let _ = client.simple_query(sql).await;
+        let (node, r, w) = last_route(&client).await;
+        assert_eq!((r.as_str(), w.as_str()), (role, why), "{sql}");
+        assert_eq!(node == primary, role == "primary", "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_route_can_be_demanded() {
+    let proxy = Proxy::with(shared(), &PATIENT).await;
+    let client = proxy.connect().await;
+    client.batch_execute("SET tidegate.route = primary").await.unwrap();
+    assert_eq!(value(&client, PORT).await, shared().primary().port.to_string());
+    client.batch_execute("SET tidegate.route TO 'replica'").await.unwrap();
+    assert_ne!(value(&client, PORT).await, shared().primary().port.to_string());
+    assert_eq!(sqlstate(&client, "CREATE TABLE never (id int)").await, "25006");
+    client.batch_execute("RESET tidegate.route").await.unwrap();
+    assert_eq!(value(&client, "SHOW tidegate.route").await, "auto");
+    assert_eq!(sqlstate(&client, "SET tidegate.route = nowhere").await, "22023");
+    assert_eq!(sqlstate(&client, "SET tidegate.consistency = strong").await, "22023");
+    assert_eq!(sqlstate(&client, "SHOW tidegate.nothing").await, "42704");
+    assert_eq!(value(&client, "SHOW tidegate.consistency").await, "session");
+}
+
+#[tokio::test]
+async fn transactions_stay_where_they_began() {
+    let proxy = Proxy::with(shared(), &PATIENT).await;
+    let client = proxy.connect().await;
+    let primary = shared().primary().port.to_string();
+    client.batch_execute("BEGIN").await.unwrap();
+    assert_eq!(value(&client, PORT).await, primary);
+    client.batch_execute("COMMIT").await.unwrap();
+    client.batch_execute("BEGIN READ ONLY").await.unwrap();
+    assert_eq!(last_route(&client).await.2, "read_only_transaction");
+    let there = value(&client, PORT).await;
+    assert_ne!(there, primary);
+    for _ in 0..5 {
+        assert_eq!(value(&client, PORT).await, there);
+    }
+    assert_eq!(sqlstate(&client, "CREATE TABLE never (id int)").await, "25006");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    client.batch_execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY").await.unwrap();
+    client.batch_execute("BEGIN").await.unwrap();
+    assert_ne!(value(&client, PORT).await, primary);
+    client.batch_execute("COMMIT").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_read_that_a_standby_refuses_runs_on_the_primary_and_is_remembered() {
+    database("routing_heal").await;
+    let proxy = Proxy::with(shared(), &PATIENT).await;
+    let client = proxy.connect_to("routing_heal").await;
+    // A label that lies: the catalog says stable, and what it calls writes.
+    client
+        .batch_execute(
+            "CREATE TABLE t (id int);
+             CREATE FUNCTION writes() RETURNS int LANGUAGE sql VOLATILE AS 'INSERT INTO t VALUES (1) RETURNING id';
+             CREATE FUNCTION lies(x int) RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN writes() + x; END'",
+        )
+        .await
+        .unwrap();
+    proxy.wait_catalog("routing_heal", "SELECT 1 WHERE false AND lies(1) = 1").await;
+    assert_eq!(value(&client, "SELECT lies(10)").await, "11");
+    assert_eq!(last_route(&client).await.2, "healed");
+    assert_eq!(proxy.metric("tidegate_healed_total", &[]).await, 1.0);
+    // The literal does not matter, nor does the protocol.
+    let rows = client.query("SELECT lies(10)", &[]).await.unwrap();
+    assert_eq!(rows[0].get::<_, i32>(0), 11);
+    assert_eq!(value(&client, "SELECT lies(20)").await, "21");
+    let why = last_route(&client).await.2;
+    assert!(why == "learned" || why == "healed", "{why}");
+    assert_eq!(value(&client, "SELECT count(*) FROM t").await, "3", "each ran once");
+}
+
+#[tokio::test]
+async fn reads_go_on_without_replicas_and_come_back() {
+    let cluster = Cluster::start(1).unwrap();
+    let proxy = Proxy::start(&cluster).await;
+    let client = proxy.connect().await;
+    let primary = cluster.primary().port.to_string();
+    assert_ne!(value(&client, PORT).await, primary);
+    cluster.kill(cluster.replica(0)).unwrap();
+    assert_eq!(
+        value(&client, PORT).await,
+        primary,
+        "the standby is dead: the primary answers, and no error is seen"
+    );
+    cluster.boot(cluster.replica(0)).unwrap();
+    let began = std::time::Instant::now();
+    while value(&client, PORT).await == primary {
+        assert!(began.elapsed() < crate::support::proxy::PATIENCE, "the standby is back");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promoted_standby_takes_the_writes() {
+    let cluster = Cluster::start(1).unwrap();
+    let proxy = Proxy::start(&cluster).await;
+    let client = proxy.connect().await;
+    client.batch_execute("CREATE TABLE t (id int); INSERT INTO t VALUES (1)").await.unwrap();
+    cluster.wait_caught_up().await.unwrap();
+    cluster.stop(cluster.primary()).unwrap();
+    cluster.promote(cluster.replica(0)).unwrap();
+    // The write waits until the new primary is known.
+    let began = std::time::Instant::now();
+    while !sqlstate(&client, "INSERT INTO t VALUES (2)").await.is_empty() {
+        assert!(began.elapsed() < crate::support::proxy::PATIENCE, "writes go on");
+    }
+    assert_eq!(value(&client, "SELECT count(*) FROM t").await, "2");
+    assert_eq!(last_route(&client).await.1, "primary");
+}

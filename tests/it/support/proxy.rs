@@ -1,0 +1,152 @@
+//! The proxy as a process.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tidegate::demo::cluster::{Cluster, free_ports};
+use tidegate::demo::scrape::{Sample, get, parse};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+/// How long anything may take that should take no time.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running proxy; killed when dropped.
+pub(crate) struct Proxy {
+    pub(crate) child: Child,
+    pub(crate) port: u16,
+    pub(crate) http: u16,
+}
+
+impl Proxy {
+    /// In front of a cluster, letting everyone in.
+    pub(crate) async fn start(cluster: &Cluster) -> Self {
+        Self::with(cluster, &[]).await
+    }
+
+    /// With variables, such as `("TIDEGATE_POOL_SIZE", "2")`.
+    pub(crate) async fn with(cluster: &Cluster, variables: &[(&str, &str)]) -> Self {
+        let ports = free_ports(2).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command
+            .args([
+                "--listen",
+                &format!("127.0.0.1:{}", ports[0]),
+                "--http",
+                &format!("127.0.0.1:{}", ports[1]),
+            ])
+            .env("TIDEGATE_AUTH", "trust")
+            .env("TIDEGATE_LOG", std::env::var("TIDEGATE_LOG").unwrap_or_else(|_| "warn".to_owned()))
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null());
+        for server in cluster.servers() {
+            command.args(["--node", &server.url()]);
+        }
+        let mut proxy = Self { child: command.spawn().unwrap(), port: ports[0], http: ports[1] };
+        let replicas = cluster.servers().len() - 1;
+        let began = Instant::now();
+        loop {
+            assert!(proxy.child.try_wait().unwrap().is_none(), "the proxy ended");
+            assert!(began.elapsed() < PATIENCE, "the proxy is not ready");
+            if matches!(get(proxy.http, "/ready").await, Ok((200, _)))
+                && proxy.ready_replicas().await >= replicas
+            {
+                return proxy;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn ready_replicas(&self) -> usize {
+        self.samples().await.iter().filter(|s| s.name == "tidegate_replica_lag_seconds").count()
+    }
+
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    pub(crate) async fn connect(&self) -> Client {
+        self.connect_to("postgres").await
+    }
+
+    pub(crate) async fn connect_to(&self, database: &str) -> Client {
+        connect(&self.url(database)).await
+    }
+
+    /// Waits until the catalog of a database has been read: `probe` is a statement that only it can prove a read.
+    pub(crate) async fn wait_catalog(&self, database: &str, probe: &str) {
+        let client = self.connect_to(database).await;
+        let began = Instant::now();
+        loop {
+            client.batch_execute(probe).await.unwrap();
+            if last_route(&client).await.1 == "replica" {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "the catalog is not read");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub(crate) async fn samples(&self) -> Vec<Sample> {
+        parse(&get(self.http, "/metrics").await.unwrap().1)
+    }
+
+    /// The sum of a metric's samples with these labels.
+    pub(crate) async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let samples = self.samples().await;
+        let matching =
+            samples.iter().filter(|s| s.name == name && labels.iter().all(|(n, v)| s.label(n) == *v));
+        matching.map(|s| s.value).sum()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// All rows of a simple query, values joined by `|`.
+pub(crate) async fn rows(client: &Client, sql: &str) -> Vec<String> {
+    let messages = client.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    messages
+        .iter()
+        .filter_map(|m| match m {
+            SimpleQueryMessage::Row(row) => {
+                Some((0..row.len()).map(|n| row.get(n).unwrap_or("")).collect::<Vec<_>>().join("|"))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// The first value of a simple query.
+pub(crate) async fn value(client: &Client, sql: &str) -> String {
+    rows(client, sql).await.into_iter().next().unwrap_or_default()
+}
+
+/// Node, role and why of the previous unit.
+pub(crate) async fn last_route(client: &Client) -> (String, String, String) {
+    let row = value(client, "SHOW tidegate.last_route").await;
+    let mut parts = row.split('|').map(str::to_owned);
+    let mut next = || parts.next().unwrap_or_default();
+    (next(), next(), next())
+}
+
+/// The SQLSTATE that a statement fails with; empty if it does not fail.
+pub(crate) async fn sqlstate(client: &Client, sql: &str) -> String {
+    match client.batch_execute(sql).await {
+        Ok(()) => String::new(),
+        Err(error) => error.as_db_error().map_or_else(|| error.to_string(), |db| db.code().code().to_owned()),
+    }
+}
