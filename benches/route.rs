@@ -1,0 +1,71 @@
+//! What a routing decision and the bookkeeping of tickets cost.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use tidegate::lsn::{Lsn, Ticket, Timeline, WalGeometry};
+use tidegate::route::{Ask, Budget, Level, Want, Why, decide};
+use tidegate::session::Freshness;
+use tidegate::topology::{NodeId, Observation, Observer, Report, Topology};
+
+/// A primary and as many replicas as given, all caught up and polled once.
+fn topology(replicas: u16) -> Topology {
+    let names: Vec<Arc<str>> = (0..=replicas).map(|n| format!("node{n}:5432").into()).collect();
+    let mut observer = Observer::new(&names);
+    for n in 0..=replicas {
+        let report = Report {
+            in_recovery: n > 0,
+            lsn: Lsn(1_000_000),
+            flushed: Lsn(1_000_000),
+            timeline: Timeline(1),
+            system: 1,
+            geometry: WalGeometry::default(),
+        };
+        let at = Duration::from_millis(5);
+        observer
+            .observe(NodeId(n), Observation::Polled { ticket: Ticket(1), sent: at, received: at, report });
+    }
+    observer.topology().clone()
+}
+
+const ASK: Ask<'_> = Ask {
+    want: Want::Read(Why::Read),
+    level: Level::Session,
+    max_staleness: None,
+    replica_wait: Duration::from_millis(10),
+    wait_over_budget: true,
+    deadline: Duration::from_secs(10),
+    waited_since: None,
+    avoid: &[],
+};
+
+fn route(c: &mut Criterion) {
+    let now = Duration::from_millis(6);
+    for replicas in [2, 19] {
+        let topology = topology(replicas);
+        let mut budget = Budget::new(None, 1);
+        let mut freshness = Freshness::new(0);
+        freshness.wrote(NodeId(0), Ticket(1), 0);
+        freshness.resolve(&topology, |_| Ticket(2));
+        c.bench_function(&format!("decide among {} nodes", replicas + 1), |b| {
+            b.iter(|| decide(black_box(&ASK), &freshness.view(), &topology, now, &mut budget));
+        });
+    }
+}
+
+fn tickets(c: &mut Criterion) {
+    let topology = topology(2);
+    let mut freshness = Freshness::new(0);
+    c.bench_function("a write, a read and their tickets", |b| {
+        b.iter(|| {
+            freshness.wrote(NodeId(0), Ticket(1), 0);
+            freshness.read_on(NodeId(1), Ticket(1), 0, &topology, Level::Session);
+            black_box(freshness.resolve(&topology, |_| Ticket(2)))
+        });
+    });
+}
+
+criterion_group!(benches, route, tickets);
+criterion_main!(benches);
