@@ -1,0 +1,15 @@
+FROM rust:1.88-slim-bookworm AS build
+WORKDIR /src
+COPY . .
+RUN cargo build --release --locked --bin tidegate
+
+FROM debian:bookworm-slim
+RUN useradd --system --no-create-home --shell /usr/sbin/nologin tidegate
+COPY --from=build /src/target/release/tidegate /usr/local/bin/tidegate
+COPY LICENSE-MIT LICENSE-APACHE /usr/share/doc/tidegate/
+USER tidegate
+# Inside a container the defaults of 127.0.0.1 would be out of reach. These outweigh a file; flags outweigh them.
+ENV TIDEGATE_LISTEN=0.0.0.0:6432 TIDEGATE_HTTP=0.0.0.0:9464
+EXPOSE 6432 9464
+# SIGTERM, which is the default stop signal, lets transactions finish: give it longer than drain_timeout (30 s).
+ENTRYPOINT ["tidegate"]
