@@ -47,7 +47,7 @@ async fn the_previous_route_is_told_with_its_reason() {
     let primary = format!("127.0.0.1:{}", shared().primary().port);
     // Until the catalog is read, it is the reason.
     while {
-        client.batch_execute("SELECT pg_backend_pid()").await.unwrap();
+        client.batch_execute("SELECT count(*) FROM pg_locks").await.unwrap();
         last_route(&client).await.2 == "catalog_unknown"
     } {}
     for (sql, role, why) in [
