@@ -169,12 +169,9 @@ impl Names for Catalog {
     }
 
     fn attribute(&self, name: &[u8]) -> Verdict {
-        // None of PostgreSQL's own unsafe functions takes a row, so only the user's count.
-        if self.is_special(name, FUNCTION) && !self.is_trusted(name) {
-            Verdict::Unsafe
-        } else {
-            Verdict::Safe
-        }
+        // `(1::bigint).pg_advisory_lock` takes the lock, so PostgreSQL's own functions count too.
+        let special = self.is_special(name, FUNCTION) && !self.is_trusted(name);
+        if special || builtin::function(name) == Verdict::Unsafe { Verdict::Unsafe } else { Verdict::Safe }
     }
 
     fn operator(&self, symbol: &[u8]) -> Verdict {
@@ -229,7 +226,8 @@ mod tests {
         assert_eq!(catalog.function(b"upper"), Verdict::Safe);
         assert_eq!(catalog.function(b"h"), Verdict::Unknown);
         assert_eq!(catalog.attribute(b"g"), Verdict::Unsafe);
-        assert_eq!(catalog.attribute(b"nextval"), Verdict::Safe);
+        assert_eq!(catalog.attribute(b"nextval"), Verdict::Unsafe);
+        assert_eq!(catalog.attribute(b"id"), Verdict::Safe);
     }
 
     #[test]

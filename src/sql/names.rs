@@ -21,8 +21,8 @@ pub trait Names {
     /// volatile function) sends the statement to the primary.
     fn relation(&self, name: &[u8]) -> Verdict;
 
-    /// A name behind a dot that is not called: `t.f` is `f(t)` if `t` has no column `f`. Only
-    /// `Unsafe` sends the statement to the primary.
+    /// A name behind a dot that is not called: `t.f` is `f(t)` if `t` has no column `f`, and
+    /// `(1).f` is `f(1)`. Only `Unsafe` sends the statement to the primary.
     fn attribute(&self, name: &[u8]) -> Verdict {
         match self.function(name) {
             Verdict::Unsafe => Verdict::Unsafe,

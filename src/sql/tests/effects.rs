@@ -38,6 +38,7 @@ fn every_effect_has_its_statements() {
         ("comment on table x is 'y'", Effects::DDL),
         ("select pg_advisory_lock(1)", Effects::ADVISORY_LOCK),
         ("insert into t select pg_try_advisory_lock_shared(1)", Effects::ADVISORY_LOCK),
+        ("insert into t select (1).pg_advisory_lock", Effects::ADVISORY_LOCK),
         ("select pg_advisory_unlock_all()", Effects::ADVISORY_LOCK),
         ("select pg_advisory_xact_lock(1)", nothing),
         ("listen x", Effects::LISTEN),
@@ -72,6 +73,7 @@ fn settings_that_differ_between_servers() {
     assert_read("select current_setting('TimeZone')");
     assert_primary("select current_setting('transaction_read_only')", Reason::SessionState);
     assert_primary("select current_setting($1)", Reason::SessionState);
+    assert_primary("select ('data_directory').current_setting", Reason::SessionState);
     assert_primary("select current_setting('data_' || 'directory')", Reason::SessionState);
     assert_primary("select current_setting(x.y) from x", Reason::SessionState);
 }

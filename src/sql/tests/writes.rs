@@ -71,6 +71,7 @@ fn locks() {
         "select pg_catalog.pg_try_advisory_xact_lock(1) from t",
         "select case when true then PG_ADVISORY_LOCK(1) end",
         "declare c cursor for select * from t for update",
+        "select (1::bigint).pg_advisory_lock",
     ] {
         assert_primary(sql, Reason::Lock);
     }
@@ -121,6 +122,9 @@ fn calls_are_found_wherever_they_stand() {
         "select t.a, t.f_write from t",
         "select (t).f_write from t",
         "select t.\"Odd\" from t",
+        "select (1).f_write, (array[1])[1].f_write, $1.f_write",
+        "select ('t_seq'::regclass).nextval",
+        "select (select 't_seq'::regclass).\"nextval\"",
         "select \"Odd\"(1)",
         "select * from t tablesample f_write(1)",
         "select a <<~ b from t",
@@ -148,6 +152,8 @@ fn what_is_not_known_is_no_read() {
         "select materialized(1)",
         "select * from t x(a)",
         "select by(1)",
+        "select varying(1)",
+        "select 1 where varying(1)",
     ] {
         assert_primary(sql, Reason::UnknownFunction);
     }

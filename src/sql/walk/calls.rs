@@ -37,15 +37,33 @@ impl Walk<'_, '_> {
 
     #[inline]
     fn relation(&mut self, token: Token) {
-        if !self.asks() {
+        let attribute = self.before == Before::Dot;
+        if !attribute && !self.asks() {
             return;
         }
         let mut buffer = [0; LONGEST];
         let name = fold(token.kind, self.cursor.bytes(token), &mut buffer);
-        if self.names.relation(name) == Verdict::Unsafe {
+        if attribute {
+            self.attribute(name);
+        }
+        if self.asks() && self.names.relation(name) == Verdict::Unsafe {
             self.raise(Reason::Relation);
-        } else if self.before == Before::Dot && self.names.attribute(name) == Verdict::Unsafe {
-            self.raise(Reason::Function);
+        }
+    }
+
+    /// A name behind a dot may be a call in disguise: `(1).f` is `f(1)`.
+    fn attribute(&mut self, name: &[u8]) {
+        let special = special_function(name);
+        if let Some(special) = special {
+            self.leave(special.effects);
+        }
+        if !self.asks() {
+            return;
+        }
+        if self.names.attribute(name) == Verdict::Unsafe {
+            self.raise(special.map_or(Reason::Function, |special| special.reason));
+        } else if name == b"current_setting" {
+            self.raise(Reason::SessionState);
         }
     }
 

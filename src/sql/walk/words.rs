@@ -95,7 +95,7 @@ impl Walk<'_, '_> {
                     }
                     Key::Sets => before == Before::Word(Key::Grouping),
                     Key::Zone => before == Before::Word(Key::Time),
-                    Key::Varying => matches!(before, Before::Name | Before::Word(_)),
+                    Key::Varying => before.is_operand() || before == Before::Word(Key::Character),
                     Key::Join => before.is_operand() || before == Before::Word(Key::JoinKind),
                     _ if class == Class::TypeFunction => {
                         before.is_operand() || before == Before::Word(Key::Not)
