@@ -60,7 +60,8 @@ pub fn hides_ascii(client_encoding: &[u8]) -> bool {
 pub fn classify<'a>(text: &'a [u8], names: &dyn Names, dialect: Dialect) -> Class<'a> {
     let mut class =
         Class { access: Access::Read, effects: Effects::default(), statements: 0, first: Command::Empty };
-    for statement in statements(text, names, dialect) {
+    let mut all = statements(text, names, dialect);
+    for statement in all.by_ref() {
         class.statements = class.statements.saturating_add(1);
         class.effects = class.effects.with(statement.effects);
         if class.statements == 1 {
@@ -120,8 +121,8 @@ impl<'a> Iterator for Statements<'a, '_> {
         self.walk.run();
         let after = self.walk.cursor.peek();
         self.over = after.kind == Kind::Bad;
-        let end = if self.over { after.end } else { self.walk.cursor.end() };
-        let text = self.walk.cursor.between(first.start, end);
+        let end = if self.over { after.end() } else { self.walk.cursor.end() };
+        let text = self.walk.cursor.between(first.start(), end);
         let mut effects = self.walk.effects;
         if self.walk.set_configs == 1
             && let Some((setting, local)) = set::set_config(text, self.plain_strings)

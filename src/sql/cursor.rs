@@ -26,7 +26,7 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub(super) fn take(&mut self) -> Token {
         let token = self.ahead;
-        self.end = token.end;
+        self.end = token.end();
         self.ahead = self.scanner.token();
         token
     }
@@ -89,7 +89,7 @@ impl<'a> Cursor<'a> {
         if self.at_end() {
             return b"";
         }
-        let start = self.ahead.start;
+        let start = self.ahead.start();
         while !self.at_end() {
             self.take();
         }

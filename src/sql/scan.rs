@@ -47,22 +47,40 @@ pub enum Kind {
     End,
 }
 
-/// One token: its kind and where it stands in the text, in bytes.
+/// One token: its kind and where it stands in the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
     /// What it is.
     pub kind: Kind,
-    /// Its first byte.
-    pub start: usize,
-    /// One past its last byte.
-    pub end: usize,
+    // First byte in the upper half, one past the last in the lower. With two fields the token
+    // travels in registers; with three it goes through memory, which doubles the time of it all.
+    span: u64,
 }
 
 impl Token {
+    #[inline(always)]
+    fn new(kind: Kind, start: usize, end: usize) -> Self {
+        // The scanner takes no text that is longer.
+        Self { kind, span: (start as u64) << 32 | end as u64 }
+    }
+
+    /// Its first byte in the text.
+    #[must_use]
+    pub const fn start(&self) -> usize {
+        (self.span >> 32) as usize
+    }
+
+    /// One past its last byte.
+    #[must_use]
+    pub const fn end(&self) -> usize {
+        (self.span & 0xffff_ffff) as usize
+    }
+
     /// The token's bytes in the text that it was read from.
+    #[inline]
     #[must_use]
     pub fn of<'a>(&self, text: &'a [u8]) -> &'a [u8] {
-        text.get(self.start..self.end).unwrap_or(b"")
+        text.get(self.start()..self.end()).unwrap_or(b"")
     }
 }
 
@@ -107,9 +125,11 @@ pub struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    /// A scanner at the start of `text`.
+    /// A scanner at the start of `text`. One of 4 GiB or more, which no message can bring, is bad
+    /// as a whole.
     #[must_use]
     pub const fn new(text: &'a [u8], standard_conforming_strings: bool) -> Self {
+        let text = if text.len() < u32::MAX as usize { text } else { b"\0" };
         Self {
             text,
             at: 0,
@@ -170,7 +190,7 @@ impl<'a> Scanner<'a> {
         let Some(&first) = self.text.get(start) else {
             self.at = start;
             self.count(from, start);
-            return Token { kind: Kind::End, start, end: start };
+            return Token::new(Kind::End, start, start);
         };
         let found = if CLASS[usize::from(first)] & START != 0 {
             self.word(start, first)
@@ -181,7 +201,7 @@ impl<'a> Scanner<'a> {
             Some((kind, end)) => {
                 self.count(from, end);
                 self.at = end;
-                Token { kind, start, end }
+                Token::new(kind, start, end)
             }
             None => self.bad(start),
         }
@@ -193,7 +213,7 @@ impl<'a> Scanner<'a> {
         self.count(self.at, end);
         // Stays where it is: asking again gives the same answer from the same byte.
         self.at = start;
-        Token { kind: Kind::Bad, start, end }
+        Token::new(Kind::Bad, start, end)
     }
 
     /// Skips white space and comments; `None` for a comment without an end.

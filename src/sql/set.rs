@@ -36,7 +36,7 @@ fn value<'a>(cursor: &mut Cursor<'a>, local: bool) -> Command<'a> {
         || cursor.at_word("to")
         || (next == Kind::Operator && cursor.bytes(cursor.peek()) == b"=");
     if assigned {
-        return assignment(cursor, first.start, local);
+        return assignment(cursor, first.start(), local);
     }
     if is("transaction") {
         return Command::SetTransaction(modes(cursor));
@@ -130,7 +130,7 @@ fn parameter<'a>(cursor: &mut Cursor<'a>) -> Option<&'a [u8]> {
         cursor.take_word("level");
         Some(b"transaction_isolation")
     } else {
-        dotted(cursor, first.start)
+        dotted(cursor, first.start())
     }
 }
 
