@@ -7,7 +7,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tidegate::session::collect::Context;
 use tidegate::session::prepared::Statements;
 use tidegate::session::translate::Translator;
-use tidegate::session::{ClientStatements, Collector, Replies, ServerStatements};
+use tidegate::session::{ClientStatements, Collector, Replies, ServerStatements, SettingsMap};
 use tidegate::sql::{Catalog, Dialect};
 use tidegate::wire::Frame;
 use tidegate::wire::build;
@@ -66,6 +66,7 @@ fn translate(c: &mut Criterion) {
     build::message(&mut unit, b'E', |b| b.extend_from_slice(b"\0\0\0\0\0"));
     build::bare(&mut unit, b'S');
     let mut out = BytesMut::with_capacity(1024);
+    let settings = SettingsMap::default();
     c.bench_function("translate a prepared unit", |b| {
         b.iter(|| {
             out.clear();
@@ -76,7 +77,7 @@ fn translate(c: &mut Criterion) {
                 table: &mut table,
                 replies: &mut replies,
                 limit: 500,
-                plan_key: 0,
+                settings: &settings,
             };
             translator.translate(black_box(&unit), &mut out)
         });

@@ -5,4 +5,4 @@ pub mod listen;
 pub mod stream;
 
 pub use buffers::Buffers;
-pub use stream::Stream;
+pub use stream::{Stream, invalid_data};

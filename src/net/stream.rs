@@ -161,3 +161,8 @@ impl Stream {
         }
     }
 }
+
+/// An error for a peer that says what cannot be.
+pub fn invalid_data(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}

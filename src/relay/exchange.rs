@@ -14,6 +14,7 @@ use crate::server::Connection;
 use crate::session::collect::End;
 use crate::session::notes::Numbered;
 use crate::session::settings::SettingsMap;
+use crate::session::translate::Translator;
 use crate::session::{Expect, Session, SharedStatement, Statements, Unit};
 use crate::wire::build;
 use crate::wire::client::SYNC_MESSAGE;
@@ -283,17 +284,11 @@ impl<'a, 'b> Exchange<'a, 'b> {
     /// Gives the server the unit: as it stands where that is possible.
     fn hand_over(&mut self, unit: &Unit) -> Result<(), Broken> {
         let messages = self.client.input.get(..unit.len).unwrap_or_default();
-        let mut translator = crate::session::translate::Translator {
-            client: &mut self.client.session.statements,
-            server: &mut self.server.statements,
-            table: &mut self.table.borrow_mut(),
-            replies: &mut self.server.replies,
-            limit: self.plan.statement_limit,
-            plan_key: 0,
-        };
+        let mut table = self.table.borrow_mut();
+        let limit = self.plan.statement_limit;
+        let mut translator = translator(self.client.session, self.server, &mut table, limit);
         translator.evict(&mut self.to_server);
         if unit.named || unit.end != End::Closed {
-            translator.plan_key = self.client.session.settings.plan_key();
             // Flush is not for the server: it answers at once to the Sync that stands in its place.
             let flush = if unit.end == End::Flushed { HEADER } else { 0 };
             let messages = messages.get(..unit.len - flush).unwrap_or_default();
@@ -407,6 +402,23 @@ impl<'a, 'b> Exchange<'a, 'b> {
             Poll::Pending
         })
         .await
+    }
+}
+
+/// What turns the session's messages into the server's.
+pub(super) fn translator<'a>(
+    session: &'a mut Session,
+    server: &'a mut Connection,
+    table: &'a mut Statements,
+    limit: usize,
+) -> Translator<'a> {
+    Translator {
+        client: &mut session.statements,
+        server: &mut server.statements,
+        table,
+        replies: &mut server.replies,
+        limit,
+        settings: &session.settings,
     }
 }
 

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use bytes::{Buf, BytesMut};
 
+use crate::net::invalid_data;
 use crate::server::Connection;
 use crate::session::SettingsMap;
 use crate::wire::Frame;
@@ -46,7 +47,7 @@ pub async fn settle(server: &mut Connection, target: &Rc<SettingsMap>) -> Result
     server.stream.write_all(&query).await?;
     let mut refused = None;
     loop {
-        while let Some(frame) = Frame::peek(&server.input).map_err(invalid)? {
+        while let Some(frame) = Frame::peek(&server.input).map_err(invalid_data)? {
             let Some(body) = frame.body(&server.input) else { break };
             match frame.tag {
                 tag::ERROR_RESPONSE => {
@@ -69,7 +70,7 @@ pub async fn settle(server: &mut Connection, target: &Rc<SettingsMap>) -> Result
                         return Err(refused);
                     }
                     if !idle {
-                        return Err(invalid("a server is in a transaction that was not begun").into());
+                        return Err(invalid_data("a server is in a transaction that was not begun").into());
                     }
                     server.tainted = false;
                     server.settings = target.clone();
@@ -84,8 +85,4 @@ pub async fn settle(server: &mut Connection, target: &Rc<SettingsMap>) -> Result
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
     }
-}
-
-fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
 }

@@ -2,10 +2,9 @@
 
 use bytes::Buf;
 
-use super::exchange::{Broken, Exchange, Feed};
+use super::exchange::{Broken, Exchange, Feed, translator};
 use crate::session::collect::MAX_TEXT;
 use crate::session::pins::Pins;
-use crate::session::translate::Translator;
 use crate::session::{Expect, SettingsMap};
 use crate::sql::{Catalog, Effects, classify};
 use crate::wire::Frame;
@@ -102,15 +101,10 @@ impl Exchange<'_, '_> {
                 self.pass_frame(frame);
             }
             tag::BIND if here < frame.len && (here >= MAX_NAMES || frame.len > HIGH_WATER) => {
-                let (message, session) = (&self.client.input[..], &mut *self.client.session);
-                let mut translator = Translator {
-                    plan_key: session.settings.plan_key(),
-                    client: &mut session.statements,
-                    server: &mut self.server.statements,
-                    table: &mut self.table.borrow_mut(),
-                    replies: &mut self.server.replies,
-                    limit: self.plan.statement_limit,
-                };
+                let message = &self.client.input[..];
+                let mut table = self.table.borrow_mut();
+                let limit = self.plan.statement_limit;
+                let mut translator = translator(self.client.session, self.server, &mut table, limit);
                 let Some(used) = translator.bind_head(frame, message, &mut self.to_server) else {
                     return if here >= MAX_NAMES { Err(Broken::Client) } else { Ok(false) };
                 };
@@ -138,16 +132,10 @@ impl Exchange<'_, '_> {
     }
 
     fn translate(&mut self, frame: Frame) -> Result<(), Broken> {
-        let session = &mut *self.client.session;
         let message = self.client.input.get(..frame.len).unwrap_or_default();
-        let mut translator = Translator {
-            plan_key: session.settings.plan_key(),
-            client: &mut session.statements,
-            server: &mut self.server.statements,
-            table: &mut self.table.borrow_mut(),
-            replies: &mut self.server.replies,
-            limit: self.plan.statement_limit,
-        };
+        let mut table = self.table.borrow_mut();
+        let mut translator =
+            translator(self.client.session, self.server, &mut table, self.plan.statement_limit);
         translator.translate(message, &mut self.to_server).map_err(|_| Broken::TooManyStatements)?;
         self.client.input.advance(frame.len);
         if self.pass == 0 {

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::connection::Connection;
 use crate::auth::{Credential, LoginError, Nonce, ServerLogin, Step};
 use crate::config::settings::NodeSettings;
-use crate::net::Stream;
+use crate::net::{Stream, invalid_data};
 use crate::session::{Replies, ServerStatements, SettingsMap};
 use crate::topology::NodeId;
 use crate::wire::Frame;
@@ -75,9 +75,9 @@ async fn connect(target: Target<'_>) -> Result<Connection, DialError> {
     rand::rng().fill_bytes(&mut random);
     let mut login = ServerLogin::new(target.user, target.credential, Nonce::new(random));
     loop {
-        while let Some(frame) = Frame::peek(&buffer).map_err(invalid)? {
+        while let Some(frame) = Frame::peek(&buffer).map_err(invalid_data)? {
             if frame.len > MAX_LOGIN_MESSAGE {
-                return Err(invalid("a message too long for a login").into());
+                return Err(invalid_data("a message too long for a login").into());
             }
             let Some(body) = frame.body(&buffer) else { break };
             let step = login.on_message(frame.tag, body)?;
@@ -111,8 +111,4 @@ async fn connect(target: Target<'_>) -> Result<Connection, DialError> {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
     }
-}
-
-fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
 }

@@ -1,6 +1,7 @@
 //! Random client streams: the collector finds the same units wherever they are cut, and through the translator a
 //! client sees what a server of its own would have said.
 
+use crate::session::SettingsMap;
 use std::collections::HashMap;
 
 use bytes::{Buf, BytesMut};
@@ -273,7 +274,7 @@ impl Server {
             table,
             replies: &mut self.replies,
             limit: 2,
-            plan_key: 0,
+            settings: &SettingsMap::default(),
         };
         if unit.is_some() {
             translator.evict(&mut self.input);
@@ -314,7 +315,7 @@ impl Server {
                     table,
                     replies: &mut self.replies,
                     limit: 2,
-                    plan_key: 0,
+                    settings: &SettingsMap::default(),
                 };
                 translator.passed_unnamed(&session.input[start..end]);
             }

@@ -5,6 +5,7 @@ use bytes::BytesMut;
 
 use super::prepared::{ClientStatements, PREFIX, ServerStatements, SharedStatement, Statements};
 use super::replies::{Before, Expect, Replies};
+use super::settings::SettingsMap;
 use crate::wire::Frame;
 use crate::wire::build;
 use crate::wire::client::{self, Bind, Parse, Target, tag};
@@ -27,8 +28,8 @@ pub struct Translator<'a> {
     pub replies: &'a mut Replies,
     /// The most statements that a server connection keeps.
     pub limit: usize,
-    /// The session's [`super::SettingsMap::plan_key`].
-    pub plan_key: u64,
+    /// The session's settings, some of which decide what names in a text mean.
+    pub settings: &'a SettingsMap,
 }
 
 impl Translator<'_> {
@@ -141,7 +142,7 @@ impl Translator<'_> {
             self.replies.expect(Expect::Parse { own: false, statement: None, before: None });
             return Ok(());
         }
-        let statement = self.table.intern(parse.text, parse.types, self.plan_key);
+        let statement = self.table.intern(parse.text, parse.types, self.settings.plan_key());
         self.client.insert(parse.name, statement.clone()).map_err(|_| TooMany)?;
         let before = Some(Before::Named { name: parse.name.into(), statement: None });
         if self.server.touch(statement.id) {
@@ -256,7 +257,7 @@ mod tests {
                 table: &mut self.table,
                 replies: &mut self.replies,
                 limit: 2,
-                plan_key: 0,
+                settings: &SettingsMap::default(),
             };
             translator.evict(&mut out);
             translator.translate(messages, &mut out).unwrap();
