@@ -21,11 +21,13 @@ use crate::config::Settings;
 use crate::config::change::changes;
 use crate::http::{self, HttpState};
 use crate::metrics::Metrics;
+use crate::metrics::encode::Servers;
 use crate::monitor::{Catalogs, Clock, Monitor};
 use crate::net::listen::listen;
 use crate::pool::{Limits, Pools};
 use crate::route::Budget;
 use crate::session::Statements;
+use crate::session::pins::Pins;
 use crate::sql::Learned;
 
 /// Reads the configuration anew; `None` where it cannot be read, which is logged.
@@ -54,7 +56,7 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
     let clock = Clock::start();
     let names: Vec<_> = settings.nodes.iter().map(|n| n.name.clone()).collect();
     let workers = settings.workers.clamp(1, MAX_WORKERS);
-    let metrics = Metrics::new(names, workers);
+    let metrics = Metrics::new(names, workers, &Pins::ALL_NAMES);
     let limits = Limits::new(settings.nodes.len(), workers, settings.pool_size);
     let users = match users(&settings) {
         Ok(users) => users,
@@ -79,7 +81,7 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
         topology: monitor.topology.clone(),
         changed: monitor.changed.clone(),
         catalogs,
-        limits,
+        limits: limits.clone(),
         clock,
         clients: Arc::new(AtomicUsize::new(0)),
         draining: draining.clone(),
@@ -96,6 +98,7 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
         HttpState {
             metrics,
             topology: monitor.topology.clone(),
+            servers: Box::new(move |node| Servers { used: limits.used(node), max: limits.max(node) }),
             now: Box::new(move || clock.now()),
             draining,
         },

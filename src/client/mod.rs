@@ -1,10 +1,11 @@
 //! One client: accept, handshake, serve.
 //!
 //! [`worker`] is the thread that it lives on, [`handshake`] its login, [`serve`] its life, [`mod@unit`] one
-//! unit of it, [`place`] how a unit gets its server connection, [`outcome`] what its end means.
+//! unit of it, [`place`] where that goes, [`lease`] how it gets a server connection, [`outcome`] what its end means.
 
 pub mod cancel;
 pub mod handshake;
+pub mod lease;
 pub mod outcome;
 pub mod place;
 pub mod serve;

@@ -32,10 +32,9 @@ impl Client {
         lease.connection.tainted |= cancelled;
         let is_read = self.transaction == TransactionKind::ReadOnly;
         self.worker.metrics.unit(place.node, is_read, place.why);
-        let pinned = !self.session.pins.is_empty();
-        if pinned != self.counted_pinned {
-            self.counted_pinned = pinned;
-            self.worker.metrics.pinned(pinned);
+        if self.session.pins != self.counted_pins {
+            self.worker.metrics.pinned(self.counted_pins.kinds(), self.session.pins.kinds());
+            self.counted_pins = self.session.pins;
         }
         self.worker.polls.flowed(place.node);
         self.session.last = Some(LastRoute { node: place.node, role: place.role, why: place.why });

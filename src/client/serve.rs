@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::cancel::Handle;
 use super::handshake::{self, Arrival, Greeting};
-use super::place::{self, NoLease};
+use super::lease::{NoLease, lease};
 use super::unit;
 use super::worker::{Worker, route_cancel};
 use crate::config::settings::Consistency;
@@ -22,6 +22,7 @@ use crate::relay::{SettleError, settle};
 use crate::route::Level;
 use crate::session::collect::End;
 use crate::session::collect::{Collected, Collector, Context};
+use crate::session::pins::Pins;
 use crate::session::{Session, Unit};
 use crate::wire::build::{self, Report};
 use crate::wire::client::tag;
@@ -48,8 +49,8 @@ pub(super) struct Client {
     pub(super) pending_unit: bool,
     /// Bytes of stray COPY data still to be dropped.
     skip: usize,
-    /// The session counts as bound to its server.
-    pub(super) counted_pinned: bool,
+    /// What the session counts as bound to its server by.
+    pub(super) counted_pins: Pins,
 }
 
 /// Why a client's life goes on or ends.
@@ -121,7 +122,7 @@ pub async fn client(worker: Rc<Worker>, mut stream: Stream, mut input: BytesMut)
                 transaction: unit::TransactionKind::default(),
                 pending_unit: false,
                 skip: 0,
-                counted_pinned: false,
+                counted_pins: Pins::default(),
             };
             client.live().await;
         }
@@ -194,7 +195,7 @@ async fn first_lease(
     let others = topology.replicas().filter(|n| n.up).map(|n| n.id);
     let mut last = String::from("no node is up");
     for node in topology.primary.into_iter().chain(others) {
-        match place::lease(worker, node, key, identity, handle).await {
+        match lease(worker, node, key, identity, handle).await {
             Ok(lease) => return Ok(lease),
             Err(NoLease::Refused(report)) => {
                 return Err(Report { severity: build::Severity::Fatal, ..report });
@@ -227,9 +228,7 @@ enum Woken {
 impl Client {
     async fn live(&mut self) {
         while self.step().await == Life::GoesOn {}
-        if self.counted_pinned {
-            self.worker.metrics.pinned(false);
-        }
+        self.worker.metrics.pinned(self.counted_pins.kinds(), []);
         // Whatever is still open ends with its server connection.
         if let Some(lease) = self.lease.take() {
             self.handle.rests();

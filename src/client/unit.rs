@@ -2,9 +2,9 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::place::{NoLease, Place, decide_place, lease};
+use super::lease::{NoLease, lease};
+use super::place::{Place, decide_place};
 use super::serve::{Client, Life};
-use super::worker::Names;
 use crate::pool::Lease;
 use crate::relay::exchange::{ClientSide, Plan, Undo};
 use crate::relay::heal::Refusal;
@@ -81,8 +81,9 @@ impl Client {
             let topology = self.worker.shared.topology.load();
             let catalog = self.catalog.load();
             let messages = self.input.get(..unit.len).unwrap_or_default();
+            let nodes = local::Nodes { topology: &topology, now: self.worker.now() };
             let mut table = self.worker.statements.borrow_mut();
-            local::answer(messages, &mut self.session, &**catalog, &Names(&topology), &mut table, &mut out)?;
+            local::answer(messages, &mut self.session, &**catalog, nodes, &mut table, &mut out)?;
         } else {
             return None;
         }

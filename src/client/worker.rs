@@ -21,9 +21,8 @@ use crate::net::{Buffers, Stream};
 use crate::pool::pools::Age;
 use crate::pool::{Limits, Pools};
 use crate::session::Statements;
-use crate::session::local::NodeNames;
 use crate::sql::Learned;
-use crate::topology::{NodeId, Topology};
+use crate::topology::Topology;
 use crate::wire::build::Report;
 
 /// What all workers share.
@@ -134,15 +133,6 @@ impl Worker {
         for node in self.shared.topology.load().nodes.iter().map(|n| n.id) {
             self.metrics.pool(node, pools.idle(node), pools.waiting(node));
         }
-    }
-}
-
-/// Names of nodes in one snapshot.
-pub struct Names<'a>(pub &'a Topology);
-
-impl NodeNames for Names<'_> {
-    fn node_name(&self, node: NodeId) -> &str {
-        self.0.node(node).map_or("", |n| &n.name)
     }
 }
 

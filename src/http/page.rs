@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::metrics::encode::role_label;
 use crate::topology::{Role, Topology};
 
 /// The live page: it asks `/api/status` every second, and puts everything in as text.
@@ -19,7 +18,7 @@ pub fn status(topology: &Topology, now: Duration, draining: bool) -> Value {
         .map(|n| {
             json!({
                 "node": &*n.name,
-                "role": role_label(n.role),
+                "role": n.role.label(),
                 "up": n.up,
                 "position": n.position.map(|p| p.lsn.to_string()),
                 "timeline": n.position.map(|p| p.timeline.0),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -20,7 +20,8 @@ use tokio::time::timeout;
 
 use super::page::{INDEX, status};
 use crate::metrics::Metrics;
-use crate::topology::Topology;
+use crate::metrics::encode::Servers;
+use crate::topology::{NodeId, Topology};
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 64;
@@ -33,6 +34,7 @@ const HEAD_LIMIT: Duration = Duration::from_secs(10);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What is served.
@@ -41,6 +43,8 @@ pub struct HttpState {
     pub metrics: Arc<Metrics>,
     /// The nodes.
     pub topology: Arc<ArcSwap<Topology>>,
+    /// How many connections the nodes have.
+    pub servers: Box<dyn Fn(NodeId) -> Servers>,
     /// The time since the process started.
     pub now: Box<dyn Fn() -> Duration>,
     /// No new clients are taken.
@@ -86,8 +90,8 @@ fn answer(request: &Request<Incoming>, state: &HttpState) -> Response<Full<Bytes
     let topology = state.topology.load();
     let (now, draining) = ((state.now)(), state.draining.load(Ordering::Relaxed));
     match request.uri().path() {
-        "/metrics" => match state.metrics.encode(&topology, now) {
-            Ok(text) => response(StatusCode::OK, OPEN_METRICS, text),
+        "/metrics" => match state.metrics.encode(&topology, &*state.servers, now) {
+            Ok(text) => response(StatusCode::OK, metrics_kind(request), text),
             Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, error.to_string()),
         },
         "/health" => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
@@ -104,6 +108,13 @@ fn answer(request: &Request<Incoming>, state: &HttpState) -> Response<Full<Bytes
             "there is /metrics, /health, /ready, /api/status and /\n".to_owned(),
         ),
     }
+}
+
+/// The same text is right for both, but an old scraper refuses a name that it does not know.
+fn metrics_kind(request: &Request<Incoming>) -> &'static str {
+    let accepted = request.headers().get_all(ACCEPT);
+    let open = |value: &HeaderValue| value.to_str().is_ok_and(|v| v.contains("application/openmetrics-text"));
+    if accepted.iter().any(open) { OPEN_METRICS } else { PROMETHEUS }
 }
 
 fn response(code: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {

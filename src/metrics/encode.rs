@@ -13,16 +13,15 @@ use super::Metrics;
 use super::histogram::{BOUNDS, Counts};
 use super::worker::{NodeCounters, SQLSTATES, WorkerMetrics};
 use crate::route::Why;
-use crate::topology::{Node, Role, Topology};
+use crate::topology::{Node, NodeId, Role, Topology};
 
-/// A role's label.
-#[must_use]
-pub const fn role_label(role: Role) -> &'static str {
-    match role {
-        Role::Primary => "primary",
-        Role::Replica => "replica",
-        Role::Unknown => "unknown",
-    }
+/// How many connections a node has and may have, idle ones included.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Servers {
+    /// There are so many.
+    pub used: usize,
+    /// There may be so many.
+    pub max: usize,
 }
 
 impl Metrics {
@@ -33,11 +32,13 @@ impl Metrics {
     pub fn encode(
         self: &std::sync::Arc<Self>,
         topology: &Topology,
+        servers: &dyn Fn(NodeId) -> Servers,
         now: Duration,
     ) -> Result<String, fmt::Error> {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Page {
             metrics: self.clone(),
+            servers: topology.nodes.iter().map(|n| servers(n.id)).collect(),
             topology: topology.clone(),
             now,
         }));
@@ -50,6 +51,7 @@ impl Metrics {
 struct Page {
     metrics: std::sync::Arc<Metrics>,
     topology: Topology,
+    servers: Vec<Servers>,
     now: Duration,
 }
 
@@ -145,7 +147,7 @@ impl Page {
                             .map_or(0, |c| c.load(Ordering::Relaxed))
                     });
                     if count > 0 {
-                        let role = role_label(node.role);
+                        let role = node.role.label();
                         let labels = vec![
                             ("node", &*node.name),
                             ("role", role),
@@ -219,18 +221,25 @@ impl Page {
             self.per_node(|n| Some(n.polled.0 as f64)),
         )?;
         let roles =
-            self.topology.nodes.iter().map(|n| (vec![("node", &*n.name), ("role", role_label(n.role))], 1.0));
+            self.topology.nodes.iter().map(|n| (vec![("node", &*n.name), ("role", n.role.label())], 1.0));
         w.family("tidegate_node_role", "What the node is.", None, Gauge, roles)?;
         let mut servers = Vec::new();
-        for node in &self.topology.nodes {
+        for (node, all) in self.topology.nodes.iter().zip(&self.servers) {
             let idle = self.node_sum(node, |c| c.idle.load(Ordering::Relaxed));
             let waiting = self.node_sum(node, |c| c.waiting.load(Ordering::Relaxed));
-            servers.push((vec![("node", &*node.name), ("state", "idle")], idle as f64));
-            servers.push((vec![("node", &*node.name), ("state", "waited_for")], waiting as f64));
+            let gauges = [
+                ("idle", idle),
+                ("in_use", (all.used as u64).saturating_sub(idle)),
+                ("limit", all.max as u64),
+                ("waited_for", waiting),
+            ];
+            for (state, value) in gauges {
+                servers.push((vec![("node", &*node.name), ("state", state)], value as f64));
+            }
         }
         w.family(
             "tidegate_pool",
-            "Idle server connections, and clients that wait for one.",
+            "Server connections, idle and in use, how many there may be, and clients that wait for one.",
             None,
             Gauge,
             servers,
@@ -249,12 +258,18 @@ impl Page {
             Gauge,
             one(self.sum(|m| load(&m.clients))),
         )?;
+        let pinned = self
+            .metrics
+            .pins
+            .iter()
+            .enumerate()
+            .map(|(at, why)| (vec![("why", *why)], self.sum(|m| m.pinned.get(at).map_or(0, load))));
         w.family(
             "tidegate_pinned_sessions",
-            "Sessions bound to their server.",
+            "Sessions bound to their server, under each of the reasons.",
             None,
             Gauge,
-            one(self.sum(|m| load(&m.pinned))),
+            pinned,
         )?;
         w.family(
             "tidegate_epoch",

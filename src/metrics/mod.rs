@@ -15,20 +15,26 @@ pub use worker::{WaitOutcome, WorkerMetrics};
 #[derive(Debug)]
 pub struct Metrics {
     nodes: Vec<Arc<str>>,
+    /// The names of the kinds of state that bind a session to its server.
+    pins: &'static [&'static str],
     workers: Vec<Arc<WorkerMetrics>>,
 }
 
 impl Metrics {
-    /// For nodes of these names and as many workers as given.
+    /// For nodes of these names, as many workers as given, and kinds of pins of these names.
     #[must_use]
-    pub fn new(nodes: Vec<Arc<str>>, workers: usize) -> Arc<Self> {
-        let count = nodes.len();
-        Arc::new(Self { nodes, workers: (0..workers).map(|_| Arc::new(WorkerMetrics::new(count))).collect() })
+    pub fn new(nodes: Vec<Arc<str>>, workers: usize, pins: &'static [&'static str]) -> Arc<Self> {
+        let worker = |_| Arc::new(WorkerMetrics::new(nodes.len(), pins.len()));
+        let workers = (0..workers).map(worker).collect();
+        Arc::new(Self { nodes, pins, workers })
     }
 
     /// The counters of worker number `worker`.
     #[must_use]
     pub fn worker(&self, worker: usize) -> Arc<WorkerMetrics> {
-        self.workers.get(worker).cloned().unwrap_or_else(|| Arc::new(WorkerMetrics::new(self.nodes.len())))
+        self.workers
+            .get(worker)
+            .cloned()
+            .unwrap_or_else(|| Arc::new(WorkerMetrics::new(self.nodes.len(), self.pins.len())))
     }
 }

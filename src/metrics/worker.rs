@@ -39,7 +39,8 @@ pub struct WorkerMetrics {
     pub(super) nodes: Box<[NodeCounters]>,
     pub(super) errors: [AtomicU64; SQLSTATES.len()],
     pub(super) clients: AtomicU64,
-    pub(super) pinned: AtomicU64,
+    /// By what binds the session.
+    pub(super) pinned: Box<[AtomicU64]>,
     pub(super) rebased: AtomicU64,
     pub(super) waits: [AtomicU64; 2],
     pub(super) added_latency: Histogram,
@@ -48,12 +49,12 @@ pub struct WorkerMetrics {
 }
 
 impl WorkerMetrics {
-    pub(super) fn new(nodes: usize) -> Self {
+    pub(super) fn new(nodes: usize, pins: usize) -> Self {
         Self {
             nodes: (0..nodes).map(|_| NodeCounters::default()).collect(),
             errors: Default::default(),
             clients: AtomicU64::new(0),
-            pinned: AtomicU64::new(0),
+            pinned: (0..pins).map(|_| AtomicU64::new(0)).collect(),
             rebased: AtomicU64::new(0),
             waits: Default::default(),
             added_latency: Histogram::default(),
@@ -100,10 +101,14 @@ impl WorkerMetrics {
         self.clients.store(self.clients.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
     }
 
-    /// A session is bound to its server from now on, or no longer.
-    pub fn pinned(&self, now: bool) {
-        let count = self.pinned.load(Ordering::Relaxed);
-        self.pinned.store(if now { count + 1 } else { count.saturating_sub(1) }, Ordering::Relaxed);
+    /// A session was bound to its server by some kinds of state, and is so by others from now on.
+    pub fn pinned(&self, was: impl IntoIterator<Item = usize>, is: impl IntoIterator<Item = usize>) {
+        for counter in was.into_iter().filter_map(|kind| self.pinned.get(kind)) {
+            counter.store(counter.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+        }
+        for counter in is.into_iter().filter_map(|kind| self.pinned.get(kind)) {
+            add(counter, 1);
+        }
     }
 
     /// Tidegate has sent an error of its own.

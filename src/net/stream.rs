@@ -12,6 +12,11 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+/// What a server does not acknowledge for so long has been lost with its machine or its network: reads then run
+/// elsewhere. The kernel's own limit is a quarter of an hour.
+#[cfg(target_os = "linux")]
+const UNHEARD_LIMIT: Duration = Duration::from_secs(10);
+
 /// A connection to a client or a server.
 #[derive(Debug)]
 pub enum Stream {
@@ -41,7 +46,11 @@ impl Stream {
             let path = Path::new(host).join(format!(".s.PGSQL.{port}"));
             return UnixStream::connect(path).await.map(Self::Unix);
         }
-        TcpStream::connect((host, port)).await.map(Self::tcp)
+        let stream = TcpStream::connect((host, port)).await?;
+        // Only tunes, as in `tcp`.
+        #[cfg(target_os = "linux")]
+        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNHEARD_LIMIT));
+        Ok(Self::tcp(stream))
     }
 
     /// Waits until there is something to read, or the end.

@@ -1,6 +1,8 @@
 //! Statements that Tidegate itself answers: `SET`, `RESET` and `SHOW` of `tidegate.` parameters, and
 //! `DEALLOCATE` of statements that the client prepared by messages, whose names servers do not know.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 
 use super::pins::Pins;
@@ -9,6 +11,7 @@ use super::settings::fold_name;
 use super::state::Session;
 use crate::route::{Level, RouteHint};
 use crate::sql::{Command, Names, classify};
+use crate::topology::{Role, Topology};
 use crate::wire::Frame;
 use crate::wire::build::{self, Report};
 use crate::wire::client::{self, Bind, Parse, Target, tag};
@@ -25,10 +28,13 @@ enum Local {
     DeallocateAll,
 }
 
-/// Tells the name of a node.
-pub trait NodeNames {
-    /// Its `host:port`.
-    fn node_name(&self, node: crate::topology::NodeId) -> &str;
+/// The nodes at one moment, for those who ask.
+#[derive(Clone, Copy, Debug)]
+pub struct Nodes<'a> {
+    /// What is known of them.
+    pub topology: &'a Topology,
+    /// The time since the process started.
+    pub now: Duration,
 }
 
 fn recognise(text: &[u8], names: &dyn Names, session: &Session) -> Option<Local> {
@@ -79,7 +85,7 @@ pub fn answer(
     unit: &[u8],
     session: &mut Session,
     names: &dyn Names,
-    nodes: &dyn NodeNames,
+    nodes: Nodes<'_>,
     table: &mut Statements,
     out: &mut BytesMut,
 ) -> Option<()> {
@@ -135,7 +141,7 @@ pub fn answer(
 struct Answer<'a> {
     session: &'a mut Session,
     names: &'a dyn Names,
-    nodes: &'a dyn NodeNames,
+    nodes: Nodes<'a>,
     table: &'a mut Statements,
     bound: Option<Local>,
     failed: bool,
@@ -293,12 +299,26 @@ impl Answer<'_> {
         match name {
             "last_route" => {
                 if let Some(last) = self.session.last {
-                    let role = match last.role {
-                        crate::topology::Role::Primary => "primary",
-                        crate::topology::Role::Replica => "replica",
-                        crate::topology::Role::Unknown => "unknown",
-                    };
-                    build::text_row(out, &[self.nodes.node_name(last.node), role, last.why.label()]);
+                    let name = self.nodes.topology.node(last.node).map_or("", |n| &n.name);
+                    build::text_row(out, &[name, last.role.label(), last.why.label()]);
+                }
+            }
+            "lag" => {
+                let known = |value: Option<String>| value.unwrap_or_default();
+                let seconds = |time: Duration| format!("{:.3}", time.as_secs_f64());
+                for node in &self.nodes.topology.nodes {
+                    let lag = node.lag(self.nodes.now).filter(|_| node.role == Role::Replica);
+                    let age = node.position.map(|p| self.nodes.now.saturating_sub(p.sent));
+                    let row = [
+                        &*node.name,
+                        node.role.label(),
+                        if node.up { "t" } else { "f" },
+                        &known(node.position.map(|p| p.lsn.to_string())),
+                        &known(node.lag_bytes.map(|b| b.to_string())),
+                        &known(lag.map(seconds)),
+                        &known(age.map(seconds)),
+                    ];
+                    build::text_row(out, &row);
                 }
             }
             "consistency" => build::text_row(out, &[self.session.level.label()]),
@@ -318,6 +338,10 @@ impl Answer<'_> {
     }
 }
 
+/// What `SHOW tidegate.lag` tells of each node. An empty value is one that is not known.
+const LAG_COLUMNS: [&str; 7] =
+    ["node", "role", "up", "position", "lag_bytes", "lag_seconds", "sample_age_seconds"];
+
 /// The client has as many prepared statements as it may have.
 #[must_use]
 pub fn too_many() -> Report {
@@ -329,13 +353,17 @@ pub fn too_many() -> Report {
 }
 
 fn unknown(name: &str) -> Report {
-    Report::error(sqlstate::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"tidegate.{name}\""))
-        .hint("There are tidegate.consistency, tidegate.route, tidegate.last_route, tidegate.token and tidegate.pins.")
+    Report::error(
+        sqlstate::UNDEFINED_OBJECT,
+        format!("unrecognized configuration parameter \"tidegate.{name}\""),
+    )
+    .hint("There are tidegate.consistency, .route, .last_route, .lag, .token and .pins.")
 }
 
 fn describe(local: &Local, out: &mut BytesMut, extended: bool) {
     match local {
         Local::Show(name) if name == "last_route" => build::text_columns(out, &["node", "role", "why"]),
+        Local::Show(name) if name == "lag" => build::text_columns(out, &LAG_COLUMNS),
         Local::Show(name) => build::text_columns(out, &[name]),
         _ if extended => build::bare(out, server_tag::NO_DATA),
         _ => {}

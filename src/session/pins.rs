@@ -26,16 +26,20 @@ impl Pins {
     /// A function of another database's making (dblink and its kin) that keeps connections.
     pub const EXTERNAL: Self = Self(1 << 8);
 
-    const NAMES: [(Self, &'static str); 9] = [
-        (Self::TEMPORARY, "temporary"),
-        (Self::ADVISORY_LOCK, "advisory_lock"),
-        (Self::LISTEN, "listen"),
-        (Self::HOLD_CURSOR, "hold_cursor"),
-        (Self::LOAD, "load"),
-        (Self::SQL_PREPARE, "sql_prepare"),
-        (Self::SETTINGS, "settings"),
-        (Self::SEED, "seed"),
-        (Self::EXTERNAL, "external"),
+    /// How many kinds there are.
+    pub const KINDS: usize = 9;
+
+    /// The names of all kinds, in the order of their bits.
+    pub const ALL_NAMES: [&'static str; Self::KINDS] = [
+        "temporary",
+        "advisory_lock",
+        "listen",
+        "hold_cursor",
+        "load",
+        "sql_prepare",
+        "settings",
+        "seed",
+        "external",
     ];
 
     /// Whether nothing binds the session.
@@ -111,9 +115,14 @@ impl Pins {
         }
     }
 
+    /// The indices in [`Self::ALL_NAMES`] of those that are there.
+    pub fn kinds(self) -> impl Iterator<Item = usize> {
+        (0..Self::KINDS).filter(move |kind| self.0 & (1 << kind) != 0)
+    }
+
     /// The names of those that are there, for metrics and `SHOW tidegate.pins`.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        Self::NAMES.into_iter().filter(move |(pin, _)| self.has(*pin)).map(|(_, name)| name)
+        self.kinds().filter_map(|kind| Self::ALL_NAMES.get(kind).copied())
     }
 }
 

@@ -21,6 +21,18 @@ pub enum Role {
     Replica,
 }
 
+impl Role {
+    /// As metrics, logs and `SHOW` have it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// Where a node stood when a poll returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {

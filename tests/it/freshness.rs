@@ -9,6 +9,8 @@ use tidegate::demo::load::{Mode, Plan, Seen, Target, prepare, run};
 use tokio::time::sleep;
 
 use crate::support::Proxy;
+use crate::support::proxy::{last_route, rows, value};
+use crate::support::wire::Wire;
 
 const KEYS: i64 = 50;
 
@@ -134,4 +136,46 @@ async fn one_lagging_replica_does_not_drive_reads_to_the_primary() {
     assert_eq!(seen.stale.load(Ordering::Relaxed), 0, "{:?}", details.complaints);
     assert_eq!(seen.errors.load(Ordering::Relaxed), 0, "{:?}", details.complaints);
     assert!(on_primary * 10 < reads, "{on_primary} of {reads} reads on the primary");
+}
+
+/// A standby crashes, starts again, and has not yet replayed what it had; of all this the monitor hears nothing, as
+/// its own connection is cut off in silence. What it knew of the standby must not count for a new connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_connection_to_a_standby_that_came_back_older_serves_no_read() {
+    let cluster = Cluster::start(1).unwrap();
+    let replica = cluster.replica(0);
+    let wire = Wire::to(replica.port).await;
+    let urls =
+        [cluster.primary().url(), replica.url().replace(&replica.port.to_string(), &wire.port.to_string())];
+    let patience = [
+        ("TIDEGATE_WORKERS", "1"),
+        ("TIDEGATE_FRESHNESS_POLL_TIMEOUT", "60s"),
+        ("TIDEGATE_POOL_CONNECT_TIMEOUT", "2s"),
+    ];
+    let proxy = Proxy::before(&urls, &patience).await;
+    let session = proxy.connect().await;
+    session.batch_execute("CREATE TABLE t AS SELECT 0 AS n").await.unwrap();
+    cluster.wait_caught_up().await.unwrap();
+    // From here on a standby that starts may be consistent before it has replayed what follows.
+    cluster.primary().execute("CHECKPOINT").await.unwrap();
+    cluster.wait_caught_up().await.unwrap();
+    replica.execute("CHECKPOINT").await.unwrap();
+    session.batch_execute("UPDATE t SET n = 1").await.unwrap();
+    while last_route(&session).await.1 != "replica" {
+        assert_eq!(value(&session, "SELECT n FROM t").await, "1");
+    }
+    // Keeps the one idle connection, so that the next read needs a new one.
+    let other = proxy.connect().await;
+    other.batch_execute("BEGIN READ ONLY").await.unwrap();
+    assert_eq!(value(&other, "SELECT n FROM t").await, "1");
+    assert_eq!(last_route(&other).await.1, "replica");
+
+    replica.execute("ALTER SYSTEM SET recovery_min_apply_delay = '1h'").await.unwrap();
+    wire.silence();
+    cluster.kill(replica).unwrap();
+    cluster.boot(replica).unwrap();
+    let direct = replica.connect().await.unwrap();
+    assert_eq!(rows(&direct, "SELECT n FROM t").await, ["0"], "the standby has indeed gone back");
+    assert_eq!(value(&session, "SELECT n FROM t").await, "1");
+    assert_eq!(last_route(&session).await.1, "primary");
 }

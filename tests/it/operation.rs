@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tidegate::demo::scrape::get;
 
-use crate::support::proxy::{PATIENCE, sqlstate, value};
+use crate::support::proxy::{PATIENCE, rows, sqlstate, value};
 use crate::support::{Proxy, shared};
 
 fn tidegate(arguments: &[&str]) -> Output {
@@ -40,6 +40,18 @@ async fn metrics_tell_what_happened() {
     assert_eq!(proxy.metric("tidegate_clients", &[]).await, 1.0);
     assert!(proxy.metric("tidegate_added_latency_seconds_count", &[]).await >= 2.0);
     assert!(proxy.metric("tidegate_polls_total", &[]).await > 3.0);
+    // The gauges of the pools are brought up to date every second.
+    let began = std::time::Instant::now();
+    while proxy.metric("tidegate_pool", &[("state", "idle")]).await < 1.0 {
+        assert!(began.elapsed() < PATIENCE, "the replica's connection is not seen");
+    }
+    assert_eq!(proxy.metric("tidegate_pool", &[("state", "in_use")]).await, 1.0, "the temporary table's");
+    assert_eq!(proxy.metric("tidegate_pool", &[("state", "limit")]).await, 150.0);
+    let lag = rows(&client, "SHOW tidegate.lag").await;
+    let primary = format!("127.0.0.1:{}|primary|t|", shared().primary().port);
+    assert_eq!(lag.len(), 3, "{lag:?}");
+    assert!(lag[0].starts_with(&primary), "{lag:?}");
+    assert!(lag[1..].iter().all(|row| row.contains("|replica|t|0/")), "{lag:?}");
     for (path, expected) in
         [("/health", 200), ("/ready", 200), ("/api/status", 200), ("/", 200), ("/nothing", 404)]
     {

@@ -151,7 +151,9 @@ async fn what_cannot_move_binds_its_session_and_ends_with_it() {
     a.batch_execute("SELECT pg_advisory_lock(777)").await.unwrap();
     assert_eq!(value(&a, "SELECT x FROM mine").await, "42");
     assert_eq!(value(&a, "SHOW tidegate.pins").await, "temporary,advisory_lock");
-    assert_eq!(proxy.metric("tidegate_pinned_sessions", &[]).await, 1.0);
+    for (why, sessions) in [("temporary", 1.0), ("advisory_lock", 1.0), ("listen", 0.0)] {
+        assert_eq!(proxy.metric("tidegate_pinned_sessions", &[("why", why)]).await, sessions, "{why}");
+    }
     assert_eq!(sqlstate(&b, "SET tidegate.route = primary").await, "");
     assert_eq!(sqlstate(&b, "SELECT x FROM mine").await, "42P01");
     assert_eq!(value(&b, "SELECT pg_try_advisory_lock(777)").await, "f");

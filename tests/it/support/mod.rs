@@ -2,6 +2,7 @@
 
 pub(crate) mod peer;
 pub(crate) mod proxy;
+pub(crate) mod wire;
 
 use std::sync::OnceLock;
 

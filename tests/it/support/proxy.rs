@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tidegate::demo::cluster::{Cluster, free_ports};
+use tidegate::demo::cluster::{Cluster, Server, free_ports};
 use tidegate::demo::scrape::{Sample, get, parse};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
@@ -25,6 +25,12 @@ impl Proxy {
 
     /// With variables, such as `("TIDEGATE_POOL_SIZE", "2")`.
     pub(crate) async fn with(cluster: &Cluster, variables: &[(&str, &str)]) -> Self {
+        let urls: Vec<_> = cluster.servers().iter().map(Server::url).collect();
+        Self::before(&urls, variables).await
+    }
+
+    /// In front of the nodes with these URLs.
+    pub(crate) async fn before(urls: &[String], variables: &[(&str, &str)]) -> Self {
         let ports = free_ports(2).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         command
@@ -38,11 +44,11 @@ impl Proxy {
             .env("TIDEGATE_LOG", std::env::var("TIDEGATE_LOG").unwrap_or_else(|_| "warn".to_owned()))
             .envs(variables.iter().copied())
             .stdin(Stdio::null());
-        for server in cluster.servers() {
-            command.args(["--node", &server.url()]);
+        for url in urls {
+            command.args(["--node", url]);
         }
         let mut proxy = Self { child: command.spawn().unwrap(), port: ports[0], http: ports[1] };
-        let replicas = cluster.servers().len() - 1;
+        let replicas = urls.len() - 1;
         let began = Instant::now();
         loop {
             assert!(proxy.child.try_wait().unwrap().is_none(), "the proxy ended");

@@ -1,0 +1,136 @@
+//! How a unit gets its server connection: an idle one, a place in line, or a new one.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::cancel::Handle;
+use super::place::cancelled;
+use super::worker::Worker;
+use crate::pool::pools::Step;
+use crate::pool::{Identity, Lease, PoolKey, Seat};
+use crate::server::dial::{Target, dial};
+use crate::topology::NodeId;
+use crate::wire::build::Report;
+use crate::wire::sqlstate;
+
+/// Why there is no server connection.
+#[derive(Debug)]
+pub enum NoLease {
+    /// The node does not take connections: another one may.
+    Unreachable(String),
+    /// The client is to be told.
+    Refused(Report),
+}
+
+/// Gets a connection to a node, and waits in line for it if need be.
+///
+/// # Errors
+/// See [`NoLease`].
+pub async fn lease(
+    worker: &Worker,
+    node: NodeId,
+    key: PoolKey,
+    identity: &Identity,
+    handle: &Handle,
+) -> Result<Lease, NoLease> {
+    let step = worker.pools.borrow_mut().take(node, key, &worker.shared.topology.load());
+    let permit = match step {
+        Some(Step::Lease(lease)) => return Ok(*lease),
+        Some(Step::Dial(permit)) => permit,
+        Some(Step::Wait(wait)) => {
+            let settings = worker.settings();
+            let began = worker.now();
+            let seat = tokio::select! {
+                seat = timeout(settings.pool_timeout, wait) => seat,
+                () = handle.cancellation() => return Err(NoLease::Refused(cancelled())),
+            };
+            worker.metrics.pool_wait(worker.now().saturating_sub(began));
+            match seat {
+                Ok(Ok(Seat::Lease(lease))) => return Ok(*lease),
+                Ok(Ok(Seat::Permit(permit))) => permit,
+                Ok(Err(_)) => return Err(NoLease::Unreachable("the pool is closing".to_owned())),
+                Err(_) => return Err(NoLease::Refused(pool_full(settings.pool_timeout, settings.pool_size))),
+            }
+        }
+        None => return Err(NoLease::Unreachable("the node is not configured".to_owned())),
+    };
+    let settings = worker.settings();
+    let Some(target) = settings.nodes.get(usize::from(node.0)) else {
+        return Err(NoLease::Unreachable("the node is not configured".to_owned()));
+    };
+    let epoch = worker.shared.topology.load().node(node).map_or(0, |n| n.server_epoch);
+    let own = target.password.clone().filter(|_| *target.user == *identity.user);
+    let dialled = dial(Target {
+        node,
+        settings: target,
+        epoch,
+        user: &identity.user,
+        database: &identity.database,
+        credential: identity.credential.clone().or_else(|| own.map(crate::auth::Credential::Password)),
+        limit: settings.connect_timeout,
+        now: worker.now(),
+    })
+    .await;
+    match dialled {
+        Ok(connection) if is_still_that_server(worker, node, epoch, settings.connect_timeout).await => {
+            Ok(Lease { connection, key, permit })
+        }
+        Ok(connection) => {
+            connection.close();
+            worker.pools.borrow_mut().seat(node, permit);
+            Err(NoLease::Unreachable("it did not answer the monitor".to_owned()))
+        }
+        Err(error) => {
+            worker.pools.borrow_mut().seat(node, permit);
+            match error {
+                crate::server::DialError::Login(crate::auth::LoginError::Refused(refusal))
+                    if !is_unavailable(&refusal.sqlstate) =>
+                {
+                    Err(NoLease::Refused(Report::fatal(refusal.sqlstate, refusal.message)))
+                }
+                other => Err(NoLease::Unreachable(other.to_string())),
+            }
+        }
+    }
+}
+
+/// Whether the server behind a connection that was just made is the one that the topology knows in `epoch`, told by a
+/// poll that was sent after the connection stood: if the server had crashed in between, the poll's own connection
+/// would have ended, too. Without this, a standby that was restarted, and has forgotten what it had replayed, would
+/// be taken for what it was before the monitor has noticed.
+async fn is_still_that_server(worker: &Worker, node: NodeId, epoch: u32, limit: Duration) -> bool {
+    let ticket = worker.polls.next(node);
+    let _polled_at_once = worker.polls.wait();
+    let mut changed = worker.shared.changed.clone();
+    let answered = async {
+        loop {
+            // Marked before the look, so that whatever comes after it is not slept through.
+            changed.mark_unchanged();
+            match worker.shared.topology.load().node(node) {
+                Some(n) if n.server_epoch != epoch || !n.up => return false,
+                Some(n) if n.polled >= ticket => return true,
+                Some(_) => {}
+                None => return false,
+            }
+            if changed.changed().await.is_err() {
+                return false;
+            }
+        }
+    };
+    timeout(limit, answered).await.unwrap_or(false)
+}
+
+/// Whether a refused login tells of the node rather than of the client: starting, stopping, full.
+fn is_unavailable(sqlstate: &str) -> bool {
+    sqlstate.starts_with("57P") || sqlstate.starts_with("53")
+}
+
+fn pool_full(waited: Duration, size: usize) -> Report {
+    Report::error(
+        sqlstate::TOO_MANY_CONNECTIONS,
+        format!("no server connection became free within {} ms", waited.as_millis()),
+    )
+    .detail(format!("pool.size allows {size} connections per node, and all are in use."))
+    .hint("Raise pool.size or pool.timeout, or end transactions sooner.")
+}

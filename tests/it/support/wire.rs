@@ -1,0 +1,54 @@
+//! A network between the proxy and a node, which can go silent.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Passes connections on to a port.
+pub(crate) struct Wire {
+    pub(crate) port: u16,
+    /// Connections of an older generation pass nothing on any more, not even their end.
+    generation: Arc<AtomicU32>,
+}
+
+impl Wire {
+    pub(crate) async fn to(target: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let generation = Arc::new(AtomicU32::new(0));
+        let current = generation.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else { continue };
+                let (from_client, to_client) = client.into_split();
+                let (from_server, to_server) = server.into_split();
+                let born = current.load(Ordering::SeqCst);
+                tokio::spawn(pass(from_client, to_server, born, current.clone()));
+                tokio::spawn(pass(from_server, to_client, born, current.clone()));
+            }
+        });
+        Self { port, generation }
+    }
+
+    /// From now on nobody hears anything on the connections that there are; new ones work.
+    pub(crate) fn silence(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, born: u32, generation: Arc<AtomicU32>) {
+    let mut buffer = vec![0; 65536];
+    loop {
+        let read = from.read(&mut buffer).await;
+        if generation.load(Ordering::SeqCst) != born {
+            std::future::pending::<()>().await;
+        }
+        match read {
+            Ok(n) if n > 0 && to.write_all(&buffer[..n]).await.is_ok() => {}
+            _ => return,
+        }
+    }
+}
