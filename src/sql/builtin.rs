@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use foldhash::fast::FixedState;
 
+use super::filter::Filter;
 use super::names::Verdict;
 
 /// One name per line, `!` for those that must not run on a replica. How it is made:
@@ -24,6 +25,27 @@ static FUNCTIONS: LazyLock<HashMap<&'static [u8], Verdict, FixedState>> = LazyLo
 #[must_use]
 pub fn function(name: &[u8]) -> Verdict {
     FUNCTIONS.get(name).copied().unwrap_or(Verdict::Unknown)
+}
+
+/// The unsafe ones.
+static UNSAFE: LazyLock<Filter> = LazyLock::new(|| {
+    let unsafe_ones =
+        FUNCTIONS.iter().filter(|(_, verdict)| **verdict == Verdict::Unsafe).map(|(name, _)| *name);
+    Filter::of(unsafe_ones.chain([&b"current_setting"[..]]))
+});
+
+/// Whether a word, as written, may be an unsafe function of PostgreSQL's, `current_setting`, or one of dblink's.
+#[inline]
+#[must_use]
+pub fn may_be_unsafe(word: &[u8]) -> bool {
+    UNSAFE.may_have(word) || word.get(..6).is_some_and(|start| start.eq_ignore_ascii_case(b"dblink"))
+}
+
+/// Whether a word, as written, may be one of [`is_server_relation`].
+#[inline]
+#[must_use]
+pub fn may_be_server_relation(word: &[u8]) -> bool {
+    matches!(word, [b'p' | b'P', b'g' | b'G', b'_', ..])
 }
 
 /// Whether a system relation tells about the server itself, or about sessions on it, so that

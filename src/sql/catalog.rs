@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use foldhash::fast::FixedState;
 
 use super::builtin;
-use super::fold::clip;
+use super::filter::Filter;
+use super::fold::{LONGEST, clip};
 use super::names::{Names, Verdict};
 
 /// Reads a database's catalog: rows `(kind text, name text)` for [`CatalogRows::push`].
@@ -116,7 +117,7 @@ impl Catalog {
             .collect();
         let wide_relations = special.iter().any(|(name, bits)| bits & RELATION != 0 && !name.is_ascii());
         let operators = special.values().any(|bits| bits & OPERATOR != 0);
-        let filter = Filter::of(special.keys());
+        let filter = Filter::of(special.keys().map(|name| &**name));
         Self { trusted, safe_functions, special, filter, operators, wide_relations, overflow }
     }
 
@@ -171,6 +172,16 @@ impl Names for Catalog {
         if special || builtin::is_server_relation(name) { Verdict::Unsafe } else { Verdict::Safe }
     }
 
+    fn is_plain(&self, word: &[u8]) -> bool {
+        // Beyond ASCII, and where names are cut, a look at the ends does not do.
+        let simple = word.len() < LONGEST && !self.overflow && !self.wide_relations;
+        simple && !builtin::may_be_server_relation(word) && !self.filter.may_have(word)
+    }
+
+    fn is_plain_attribute(&self, word: &[u8]) -> bool {
+        self.is_plain(word) && !builtin::may_be_unsafe(word)
+    }
+
     fn attribute(&self, name: &[u8]) -> Verdict {
         // `(1::bigint).pg_advisory_lock` takes the lock, so PostgreSQL's own functions count too.
         let special = self.is_special(name, FUNCTION) && !self.is_trusted(name);
@@ -184,45 +195,6 @@ impl Names for Catalog {
         // The two spellings are one operator to PostgreSQL.
         let symbol = if symbol == b"!=" { b"<>" } else { symbol };
         if self.overflow || self.is_special(symbol, OPERATOR) { Verdict::Unsafe } else { Verdict::Safe }
-    }
-}
-
-/// A set of names by length, first and last byte: says no for sure, or perhaps.
-#[derive(Clone, Debug)]
-struct Filter([u64; 64]);
-
-impl Default for Filter {
-    fn default() -> Self {
-        Self([0; 64])
-    }
-}
-
-impl Filter {
-    fn of<'a>(names: impl Iterator<Item = &'a Name>) -> Self {
-        let mut filter = Self::default();
-        for name in names {
-            let (slot, bit) = Self::place(name);
-            if let Some(word) = filter.0.get_mut(slot) {
-                *word |= bit;
-            }
-        }
-        filter
-    }
-
-    #[inline]
-    fn may_have(&self, name: &[u8]) -> bool {
-        let (slot, bit) = Self::place(name);
-        self.0.get(slot).is_some_and(|word| word & bit != 0)
-    }
-
-    /// Which word of the set, and which bit in it.
-    #[inline]
-    fn place(name: &[u8]) -> (usize, u64) {
-        let (Some(first), Some(last)) = (name.first(), name.last()) else {
-            return (0, 1);
-        };
-        let mixed = u32::from_le_bytes([*first, *last, name.len() as u8, 0]).wrapping_mul(0x9e37_79b1) >> 20;
-        (mixed as usize >> 6, 1 << (mixed & 63))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::command::{Access, Class, Command, Discard, Effects, Reason, Statement};
 use super::cursor::Cursor;
-use super::keyword::{Key, keyword};
+use super::keyword::Key;
 use super::names::Names;
 use super::scan::Kind;
 use super::walk::Walk;
@@ -149,7 +149,7 @@ fn lead<'a>(walk: &mut Walk<'a, '_>, explained: bool) -> Command<'a> {
             return Command::Other;
         }
     }
-    let Some(word) = keyword(walk.cursor.bytes(first)) else {
+    let Some(word) = walk.cursor.keyword(first) else {
         walk.raise(Reason::Unrecognised);
         return Command::Other;
     };

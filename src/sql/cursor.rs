@@ -1,5 +1,6 @@
 //! The scanner with one token of foresight, and small questions to ask of a token.
 
+use super::keyword::{Keyword, keyword};
 use super::scan::{Kind, Scanner, Token};
 
 /// Reads tokens one after another, showing the next one before it is taken.
@@ -39,6 +40,12 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub(super) fn bytes(&self, token: Token) -> &'a [u8] {
         token.of(self.scanner.text())
+    }
+
+    /// The keyword that a [`Kind::Word`] is.
+    #[inline]
+    pub(super) fn keyword(&self, token: Token) -> Option<Keyword> {
+        keyword(self.scanner.text(), token.start(), token.end())
     }
 
     /// The text between two places.

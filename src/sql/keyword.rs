@@ -3,6 +3,8 @@
 //! Only words that change a decision are listed. Classes are those of PostgreSQL's
 //! `src/include/parser/kwlist.h`: they tell where a word cannot be a name.
 
+use super::scan::eight;
+
 /// A word with a meaning of its own to the classifier; `Other` for the rest of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
@@ -106,15 +108,16 @@ pub(super) enum Class {
 }
 
 /// A listed word.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct Keyword {
     text: &'static [u8],
+    head: Head,
     pub(super) key: Key,
     pub(super) class: Class,
 }
 
 const fn word(text: &'static str, key: Key, class: Class) -> Keyword {
-    Keyword { text: text.as_bytes(), key, class }
+    Keyword { text: text.as_bytes(), head: Head::of(text.as_bytes()), key, class }
 }
 
 const fn plain(text: &'static str, key: Key) -> Keyword {
@@ -356,6 +359,17 @@ const EMPTY: u8 = u8::MAX;
 /// Longest word in the list.
 const LONGEST: usize = 17;
 
+/// By the lower five bits of a first letter, the lengths of the words that start with it.
+static LENGTHS: [u32; 32] = {
+    let mut lengths = [0; 32];
+    let mut n = 0;
+    while n < WORDS.len() {
+        lengths[WORDS[n].text[0] as usize & 0x1f] |= 1 << WORDS[n].text.len();
+        n += 1;
+    }
+    lengths
+};
+
 /// Word numbers by hash, with linear probing; made at compile time.
 static TABLE: [u8; SLOTS] = table();
 
@@ -365,7 +379,7 @@ const fn table() -> [u8; SLOTS] {
     let mut n = 0;
     while n < WORDS.len() {
         assert!(WORDS[n].text.len() <= LONGEST);
-        let mut slot = hash(WORDS[n].text);
+        let mut slot = WORDS[n].head.hash(WORDS[n].text.len());
         while slots[slot] != EMPTY {
             slot = (slot + 1) % SLOTS;
         }
@@ -375,30 +389,73 @@ const fn table() -> [u8; SLOTS] {
     slots
 }
 
-/// Mixes length and four bytes, deaf to ASCII case. The text must be at least two bytes long.
-const fn hash(text: &[u8]) -> usize {
-    let length = text.len();
-    let bytes = u32::from_le_bytes([
-        text[0] | 0x20,
-        text[1] | 0x20,
-        text[length - 1] | 0x20,
-        text[length / 2] | 0x20,
-    ]);
-    let mixed = (bytes ^ (length as u32) << 13).wrapping_mul(0x9e37_79b1);
-    (mixed >> 22) as usize % SLOTS
+/// A word's first 16 bytes without regard to case, which is the sixth bit of a letter; the other bytes of keywords
+/// and whatever differs from them in that bit alone do not both occur in words.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Head {
+    low: u64,
+    high: u64,
 }
 
-/// The keyword that an unquoted word is, whatever its case.
+impl Head {
+    #[inline(always)]
+    const fn folded(low: u64, high: u64, length: usize) -> Self {
+        const LOWER: u64 = u64::from_le_bytes([0x20; 8]);
+        Self {
+            low: (low | LOWER) & first_bytes(length),
+            high: (high | LOWER) & first_bytes(length.saturating_sub(8)),
+        }
+    }
+
+    const fn of(text: &[u8]) -> Self {
+        let mut halves = [[0; 8]; 2];
+        let mut at = 0;
+        while at < text.len() && at < 16 {
+            halves[at / 8][at % 8] = text[at];
+            at += 1;
+        }
+        Self::folded(u64::from_le_bytes(halves[0]), u64::from_le_bytes(halves[1]), text.len())
+    }
+
+    #[inline(always)]
+    const fn hash(self, length: usize) -> usize {
+        let mixed =
+            (self.low ^ self.high.rotate_left(29) ^ length as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 54) as usize
+    }
+}
+
+/// A mask for that many bytes, the first one lowest.
+#[inline(always)]
+const fn first_bytes(length: usize) -> u64 {
+    match length {
+        0 => 0,
+        1..8 => u64::MAX >> (64 - 8 * length),
+        _ => u64::MAX,
+    }
+}
+
+/// The keyword that the unquoted word from `start` to `end` is, whatever its case.
 #[inline]
-pub(super) fn keyword(text: &[u8]) -> Option<Keyword> {
-    if text.len() < 2 || text.len() > LONGEST {
+pub(super) fn keyword(text: &[u8], start: usize, end: usize) -> Option<Keyword> {
+    let length = end - start;
+    if length > LONGEST {
         return None;
     }
-    let mut slot = hash(text);
+    let first = usize::from(*text.get(start)? & 0x1f);
+    // Most names part from all keywords here.
+    if LENGTHS.get(first)? >> length & 1 == 0 {
+        return None;
+    }
+    let high = if length > 8 { eight(text, start + 8) } else { 0 };
+    let head = Head::folded(eight(text, start), high, length);
+    let mut slot = head.hash(length);
     loop {
         let found = WORDS.get(usize::from(*TABLE.get(slot)?))?;
-        if found.text.eq_ignore_ascii_case(text) {
-            return Some(*found);
+        if found.head == head && found.text.len() == length {
+            // The one word that is longer than its head.
+            let whole = length <= 16 || found.text.eq_ignore_ascii_case(text.get(start..end)?);
+            return whole.then_some(*found);
         }
         slot = (slot + 1) % SLOTS;
     }
@@ -411,15 +468,27 @@ mod tests {
     #[test]
     fn every_word_is_found_in_any_case() {
         for word in WORDS {
-            let found = keyword(&word.text.to_ascii_uppercase()).unwrap();
+            let text = [b"x ", &*word.text.to_ascii_uppercase(), b"\xff"].concat();
+            let found = keyword(&text, 2, 2 + word.text.len()).unwrap();
             assert_eq!(found.text, word.text);
         }
     }
 
     #[test]
     fn other_words_are_not_found() {
-        for word in ["", "a", "selec", "selects", "updated_at", "nextval", "treat", "\u{e9}t\u{e9}"] {
-            assert!(keyword(word.as_bytes()).is_none(), "{word}");
+        for word in [
+            "",
+            "a",
+            "selec",
+            "selects",
+            "updated_at",
+            "nextval",
+            "treat",
+            "\u{e9}t\u{e9}",
+            "current_timestamq",
+            "as\x7f",
+        ] {
+            assert!(keyword(word.as_bytes(), 0, word.len()).is_none(), "{word}");
         }
     }
 

@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod classify;
 pub mod command;
 mod cursor;
+mod filter;
 mod fold;
 pub mod hint;
 mod keyword;

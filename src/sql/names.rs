@@ -21,6 +21,17 @@ pub trait Names {
     /// volatile function) sends the statement to the primary.
     fn relation(&self, name: &[u8]) -> Verdict;
 
+    /// Whether this word, as written without quotes, can be told at a glance to be [`Verdict::Safe`] as a relation.
+    fn is_plain(&self, _word: &[u8]) -> bool {
+        false
+    }
+
+    /// The same for a name behind a dot: neither as a relation nor as [`Self::attribute`] does it matter, and as a
+    /// function it would be no special one.
+    fn is_plain_attribute(&self, _word: &[u8]) -> bool {
+        false
+    }
+
     /// A name behind a dot that is not called: `t.f` is `f(t)` if `t` has no column `f`, and
     /// `(1).f` is `f(1)`. Only `Unsafe` sends the statement to the primary.
     fn attribute(&self, name: &[u8]) -> Verdict {

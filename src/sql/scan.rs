@@ -89,6 +89,10 @@ const START: u8 = 2;
 const CONTINUE: u8 = 4;
 const DIGIT: u8 = 8;
 const OPERATOR: u8 = 16;
+/// A token by itself, whatever follows.
+const SINGLE: u8 = 32;
+/// What a string may start with, besides a word: `E'..'`, `U&'..'`.
+const PREFIX: u8 = 64;
 
 /// What each byte can be: scan.l's `space`, `ident_start`, `ident_cont`, `digit`, `op_chars`.
 static CLASS: [u8; 256] = classes();
@@ -99,16 +103,65 @@ const fn classes() -> [u8; 256] {
     while byte < 256 {
         table[byte] = match byte as u8 {
             b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => SPACE,
+            b'b' | b'B' | b'e' | b'E' | b'n' | b'N' | b'u' | b'U' | b'x' | b'X' => START | CONTINUE | PREFIX,
             b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80..=0xff => START | CONTINUE,
             b'0'..=b'9' => DIGIT | CONTINUE,
             b'$' => CONTINUE,
             b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'+' | b'-' | b'*' | b'/'
             | b'%' | b'<' | b'>' | b'=' => OPERATOR,
+            b'(' | b')' | b',' | b';' | b'[' | b']' => SINGLE,
             _ => 0,
         };
         byte += 1;
     }
     table
+}
+
+/// What a byte of the class [`SINGLE`] is.
+#[inline(always)]
+const fn single(byte: u8) -> Kind {
+    match byte {
+        b'(' => Kind::Open,
+        b')' => Kind::Close,
+        b',' => Kind::Comma,
+        b';' => Kind::Semicolon,
+        b'[' => Kind::OpenBracket,
+        _ => Kind::CloseBracket,
+    }
+}
+
+/// The highest bit of each byte.
+const HIGH: u64 = repeat(0x80);
+
+const fn repeat(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// The eight bytes of `text` from `at` on, the first one lowest; zero stands for what is behind the end.
+#[inline(always)]
+pub(super) fn eight(text: &[u8], at: usize) -> u64 {
+    match text.get(at..).and_then(|rest| rest.first_chunk()) {
+        Some(bytes) => u64::from_le_bytes(*bytes),
+        None => last_bytes(text, at),
+    }
+}
+
+fn last_bytes(text: &[u8], at: usize) -> u64 {
+    let rest = text.get(at..).unwrap_or_default();
+    rest.iter().rev().fold(0, |bytes, byte| bytes << 8 | u64::from(*byte))
+}
+
+/// Of eight bytes, the highest bit of each one that can continue a word, which is what [`CLASS`] calls `CONTINUE`;
+/// the other bits mean nothing. No sum of these carries into the next byte.
+#[inline(always)]
+const fn continues(bytes: u64) -> u64 {
+    let low = bytes & !HIGH;
+    let folded = low | repeat(0x20);
+    let letter = (folded + repeat(0x80 - b'a')) & !(folded + repeat(0x7f - b'z'));
+    let digit = (low + repeat(0x80 - b'0')) & !(low + repeat(0x7f - b'9'));
+    let underscore = HIGH - (low ^ repeat(b'_'));
+    let dollar = HIGH - (low ^ repeat(b'$'));
+    bytes | letter | digit | underscore | dollar
 }
 
 /// Reads a text's tokens one after another.
@@ -192,7 +245,12 @@ impl<'a> Scanner<'a> {
             self.count(from, start);
             return Token::new(Kind::End, start, start);
         };
-        let found = if CLASS[usize::from(first)] & START != 0 {
+        let class = CLASS[usize::from(first)];
+        let found = if class & (START | PREFIX) == START {
+            Some((Kind::Word, self.word_end(start)))
+        } else if class & SINGLE != 0 {
+            Some((single(first), start + 1))
+        } else if class & START != 0 {
             self.word(start, first)
         } else {
             self.other(start, first)
@@ -219,7 +277,11 @@ impl<'a> Scanner<'a> {
     /// Skips white space and comments; `None` for a comment without an end.
     #[inline]
     fn blank(&self) -> Option<usize> {
-        let mut at = self.at;
+        // One space, or none, and then no comment: nearly always so.
+        let mut at = self.at + usize::from(self.byte(self.at) == b' ');
+        if CLASS[usize::from(self.byte(at))] & (START | DIGIT) != 0 {
+            return Some(at);
+        }
         loop {
             at = self.run(at, SPACE);
             match self.byte(at) {
@@ -258,7 +320,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    #[inline]
+    /// A word, or one of the strings that start like one.
     fn word(&mut self, start: usize, first: u8) -> Option<(Kind, usize)> {
         let second = self.byte(start + 1);
         if second == b'\'' {
@@ -284,17 +346,23 @@ impl<'a> Scanner<'a> {
                 _ => {}
             }
         }
-        Some((Kind::Word, self.run(start + 1, CONTINUE)))
+        Some((Kind::Word, self.word_end(start)))
+    }
+
+    /// Where the word around `at` ends: eight bytes at a time.
+    #[inline]
+    fn word_end(&self, mut at: usize) -> usize {
+        loop {
+            let others = !continues(eight(self.text, at)) & HIGH;
+            if others != 0 {
+                return at + others.trailing_zeros() as usize / 8;
+            }
+            at += 8;
+        }
     }
 
     fn other(&mut self, start: usize, first: u8) -> Option<(Kind, usize)> {
         let kind = match first {
-            b'(' => Kind::Open,
-            b')' => Kind::Close,
-            b',' => Kind::Comma,
-            b';' => Kind::Semicolon,
-            b'[' => Kind::OpenBracket,
-            b']' => Kind::CloseBracket,
             b'.' if !self.is(start + 1, DIGIT) => Kind::Dot,
             b'.' | b'0'..=b'9' => return self.number(start, first),
             b'\'' => return self.string(start + 1),
@@ -484,5 +552,35 @@ impl<'a> Scanner<'a> {
             }
             at += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_bytes_at_once_are_judged_as_one_by_one() {
+        for byte in 0..=255 {
+            let expected = CLASS[usize::from(byte)] & CONTINUE != 0;
+            for at in 0..8 {
+                for others in [0, b'z', 0x7f, 0x80, 0xff] {
+                    let mut bytes = [others; 8];
+                    bytes[at] = byte;
+                    let found = continues(u64::from_le_bytes(bytes)).to_le_bytes()[at] & 0x80 != 0;
+                    assert_eq!(found, expected, "{byte:#x} at {at} among {others:#x}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn eight_bytes_end_with_the_text() {
+        let text = b"abcdefghij";
+        assert_eq!(eight(text, 0).to_le_bytes(), *b"abcdefgh");
+        assert_eq!(eight(text, 2).to_le_bytes(), *b"cdefghij");
+        assert_eq!(eight(text, 7).to_le_bytes(), *b"hij\0\0\0\0\0");
+        assert_eq!(eight(text, 10), 0);
+        assert_eq!(eight(text, 11), 0);
     }
 }

@@ -81,3 +81,24 @@ pub(super) fn same_everywhere(literal: &[u8]) -> bool {
     };
     name.contains(&b'.') || CARRIED.iter().any(|carried| carried.eq_ignore_ascii_case(name))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::{Catalog, Names};
+
+    #[test]
+    fn none_of_these_passes_at_a_glance_as_an_attribute() {
+        let names =
+            ["nextval", "setval", "currval", "lastval", "set_config", "setseed", "lo_export", "lo_import"];
+        let prefixed = ["dblink_exec", "DBLINK", "pg_advisory_lock", "Pg_File_Write", "current_setting"];
+        for name in names.iter().chain(&prefixed) {
+            assert!(!Catalog::builtin().is_plain_attribute(name.as_bytes()), "{name}");
+            assert!(!Catalog::builtin().is_plain_attribute(name.to_uppercase().as_bytes()), "{name}");
+        }
+        for name in names {
+            assert!(special_function(name.as_bytes()).is_some(), "{name}");
+        }
+        assert!(Catalog::builtin().is_plain_attribute(b"customer_id"));
+    }
+}

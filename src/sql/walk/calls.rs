@@ -41,8 +41,16 @@ impl Walk<'_, '_> {
         if !attribute && !self.asks() {
             return;
         }
+        let text = self.cursor.bytes(token);
+        if token.kind == Kind::Word {
+            let plain =
+                if attribute { self.names.is_plain_attribute(text) } else { self.names.is_plain(text) };
+            if plain {
+                return;
+            }
+        }
         let mut buffer = [0; LONGEST];
-        let name = fold(token.kind, self.cursor.bytes(token), &mut buffer);
+        let name = fold(token.kind, text, &mut buffer);
         if attribute {
             self.attribute(name);
         }

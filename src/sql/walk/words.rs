@@ -1,7 +1,7 @@
 //! What words do: verbs in odd places, row locks, INTO, WITH clauses, COPY's direction.
 
 use super::super::command::{Effects, Reason};
-use super::super::keyword::{Class, Key, keyword};
+use super::super::keyword::{Class, Key};
 use super::super::scan::{Kind, Token};
 use super::{Before, Copying, WITH_ITEM, WITH_NAME, Walk};
 
@@ -24,7 +24,7 @@ impl Walk<'_, '_> {
         if before == Before::Dot {
             return self.name(token);
         }
-        let found = keyword(self.cursor.bytes(token));
+        let found = self.cursor.keyword(token);
         let frame = self.frame();
         self.chain = before;
         if frame & WITH_NAME != 0 {
