@@ -36,7 +36,7 @@ pub async fn lease(
 ) -> Result<Lease, NoLease> {
     let step = worker.pools.borrow_mut().take(node, key, &worker.shared.topology.load());
     let permit = match step {
-        Some(Step::Lease(lease)) => return Ok(*lease),
+        Some(Step::Lease(lease)) => return Ok(lease),
         Some(Step::Dial(permit)) => permit,
         Some(Step::Wait(wait)) => {
             let settings = worker.settings();
@@ -47,7 +47,7 @@ pub async fn lease(
             };
             worker.metrics.pool_wait(worker.now().saturating_sub(began));
             match seat {
-                Ok(Ok(Seat::Lease(lease))) => return Ok(*lease),
+                Ok(Ok(Seat::Lease(lease))) => return Ok(lease),
                 Ok(Ok(Seat::Permit(permit))) => permit,
                 Ok(Err(_)) => return Err(NoLease::Unreachable("the pool is closing".to_owned())),
                 Err(_) => return Err(NoLease::Refused(pool_full(settings.pool_timeout, settings.pool_size))),
@@ -74,7 +74,7 @@ pub async fn lease(
     .await;
     match dialled {
         Ok(connection) if is_still_that_server(worker, node, epoch, settings.connect_timeout).await => {
-            Ok(Lease { connection, key, permit })
+            Ok(Lease { connection: Box::new(connection), key, permit })
         }
         Ok(connection) => {
             connection.close();
@@ -101,7 +101,8 @@ pub async fn lease(
 /// be taken for what it was before the monitor has noticed.
 async fn is_still_that_server(worker: &Worker, node: NodeId, epoch: u32, limit: Duration) -> bool {
     let ticket = worker.polls.next(node);
-    let _polled_at_once = worker.polls.wait();
+    let _polled_often = worker.polls.wait();
+    worker.polls.kick(node);
     let mut changed = worker.shared.changed.clone();
     let answered = async {
         loop {

@@ -301,7 +301,9 @@ impl Client {
         }
         let connection = &mut lease.connection;
         self.handle.runs(connection.node, connection.pid, &connection.key);
-        let scratch = (self.worker.buffers.borrow_mut().take(), BytesMut::new());
+        let buffer = || self.worker.buffers.borrow_mut().take();
+        // Only where messages of ours come in between the answer is put together anew.
+        let scratch = (buffer(), if unit.named { buffer() } else { BytesMut::new() });
         if connection.input.capacity() == 0 {
             connection.input = self.worker.buffers.borrow_mut().take();
         }

@@ -175,12 +175,12 @@ async fn poll(publisher: &Publisher, node: NodeId, probe: &mut Probe) -> String 
     }
 }
 
-/// The time until the next poll: short while somebody waits or units flow, else until the interval is over or
+/// The time until the next poll: short while somebody waits or units flow, else until the interval is over; or until
 /// somebody rings.
 async fn pause(publisher: &Publisher, node: NodeId, busy: bool, settings: &Settings) {
     let polls = &publisher.polls;
     if busy || polls.is_awaited() {
-        sleep(settings.poll_interval_busy).await;
+        let _ = timeout(settings.poll_interval_busy, polls.rung(node)).await;
         return;
     }
     polls.set_resting(node, true);

@@ -8,8 +8,8 @@ use crate::server::Connection;
 /// [`super::Pools::give_back`] keeps it.
 #[derive(Debug)]
 pub struct Lease {
-    /// The connection.
-    pub connection: Connection,
+    /// The connection; boxed, as a lease changes hands with every unit.
+    pub connection: Box<Connection>,
     /// Whom it is logged in as.
     pub key: PoolKey,
     /// The right to have it.
@@ -20,7 +20,7 @@ pub struct Lease {
 #[derive(Debug)]
 pub enum Seat {
     /// A connection that another client has given back.
-    Lease(Box<Lease>),
+    Lease(Lease),
     /// The right to make one.
     Permit(Permit),
 }

@@ -58,7 +58,7 @@ pub struct Pools {
 #[derive(Debug)]
 pub enum Step {
     /// Here it is.
-    Lease(Box<Lease>),
+    Lease(Lease),
     /// Make one, with this right to it.
     Dial(super::limits::Permit),
     /// Wait: what comes is a [`Seat`].
@@ -102,7 +102,7 @@ impl Pools {
         while let Some(lease) = pool.pop(key) {
             // A connection of an older server epoch may talk to a server that has forgotten what it replayed.
             if lease.connection.epoch == epoch && lease.connection.is_clean() {
-                return Some(Step::Lease(Box::new(lease)));
+                return Some(Step::Lease(lease));
             }
             lease.connection.close();
         }
@@ -145,14 +145,14 @@ impl Pools {
                 continue;
             }
             let seat = if waiter.key == lease.key {
-                Seat::Lease(Box::new(lease))
+                Seat::Lease(lease)
             } else {
                 lease.connection.close();
                 Seat::Permit(lease.permit)
             };
             match waiter.seat.send(seat) {
                 Ok(()) => return,
-                Err(Seat::Lease(back)) => lease = *back,
+                Err(Seat::Lease(back)) => lease = back,
                 Err(Seat::Permit(permit)) => return self.seat(node, permit),
             }
         }

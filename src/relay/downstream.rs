@@ -48,7 +48,7 @@ impl Exchange<'_, '_> {
                     if frame.len > MAX_HELD && self.server.replies.is_plain() =>
                 {
                     self.release();
-                    self.server.replies.on_message(frame.tag, &mut self.to_client);
+                    self.server.replies.on_message(frame.tag);
                     self.pass = frame.len;
                 }
                 _ if frame.len > MAX_LOOK => {
@@ -157,18 +157,16 @@ impl Exchange<'_, '_> {
     fn pass_on(&mut self, tag: u8, end: usize) -> Event {
         if self.server.replies.is_plain() {
             self.at = end;
-            return self.server.replies.on_message(tag, &mut self.to_client);
+            return self.server.replies.on_message(tag);
         }
         // What is ours to say goes behind this message, so what is before it goes first.
         let run = self.server.input.get(self.run..self.at).unwrap_or_default();
         self.to_client.extend_from_slice(run);
-        let message_at = self.to_client.len();
-        let event = self.server.replies.on_message(tag, &mut self.to_client);
+        let event = self.server.replies.on_message(tag);
         if event == Event::Forward {
-            let said = self.to_client.split_off(message_at);
             self.to_client.extend_from_slice(self.server.input.get(self.at..end).unwrap_or_default());
-            self.to_client.extend_from_slice(&said);
         }
+        self.server.replies.say(&mut self.to_client);
         self.at = end;
         self.run = end;
         event

@@ -297,6 +297,9 @@ impl<'a, 'b> Exchange<'a, 'b> {
                 self.to_server.extend_from_slice(&SYNC_MESSAGE);
                 self.server.replies.expect(Expect::QuietReady);
             }
+            if unit.end == End::Closed {
+                self.server.replies.complete();
+            }
             self.server.replies.say(&mut self.to_client);
             return Ok(());
         }

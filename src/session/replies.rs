@@ -168,8 +168,27 @@ impl Replies {
         }
     }
 
-    /// Takes in a message of that type; what is ours to say after it goes to `after`.
-    pub fn on_message(&mut self, tag: u8, after: &mut BytesMut) -> Event {
+    /// The whole unit has been written. If every answer is for the client as it stands, and no error can undo
+    /// anything, the script is not needed.
+    pub fn complete(&mut self) {
+        let plain = |expect: &Expect| {
+            matches!(
+                expect,
+                Expect::Bind
+                    | Expect::Describe
+                    | Expect::Execute
+                    | Expect::Close { own: false, before: None }
+                    | Expect::Ready
+            )
+        };
+        if self.script.iter().all(plain) {
+            self.script.clear();
+            self.parsing = false;
+        }
+    }
+
+    /// Takes in a message of that type. What is ours to say after it is to be asked of [`Self::say`].
+    pub fn on_message(&mut self, tag: u8) -> Event {
         self.parsing &= tag != tag::PARSE_COMPLETE;
         self.skipping &= tag != tag::READY_FOR_QUERY;
         let Some(front) = self.script.front() else {
@@ -204,7 +223,6 @@ impl Replies {
         };
         if pop {
             self.script.pop_front();
-            self.say(after);
         }
         event
     }
@@ -287,9 +305,10 @@ mod tests {
             let said: String =
                 after.split().chunks(5).map(|m| char::from(m[0]).to_ascii_lowercase()).collect();
             seen.push_str(&said);
-            if replies.on_message(tag, &mut after) == Event::Forward {
+            if replies.on_message(tag) == Event::Forward {
                 seen.push(char::from(tag));
             }
+            replies.say(&mut after);
         }
         seen.extend(after.chunks(5).map(|m| char::from(m[0])));
         seen

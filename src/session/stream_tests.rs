@@ -258,7 +258,8 @@ impl Server {
                 }
             }
             let mut said = BytesMut::new();
-            let event = self.replies.on_message(answer.0 as u8, &mut said);
+            let event = self.replies.on_message(answer.0 as u8);
+            self.replies.say(&mut said);
             if event == Event::Forward {
                 session.seen.push(answer);
             }
@@ -280,6 +281,9 @@ impl Server {
             translator.evict(&mut self.input);
         }
         translator.translate(&session.input[..n], &mut self.input).unwrap();
+        if unit.is_some_and(|u| u.end == End::Closed) {
+            self.replies.complete();
+        }
         let mut said = BytesMut::new();
         self.replies.say(&mut said);
         say_all(&said, &mut session.seen);
