@@ -2,7 +2,7 @@ SHELL := /bin/bash
 # Where rustup puts cargo on a machine that had none.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: demo test bench
+.PHONY: demo test bench bench-compare
 demo:
 	@scripts/ensure
 	cargo run --release --quiet -- demo
@@ -17,3 +17,8 @@ test:
 bench:
 	@scripts/ensure
 	cargo bench
+
+bench-compare:
+	@scripts/ensure compare
+	cargo build --release
+	python3 benches/compare/compare.py

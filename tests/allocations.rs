@@ -3,7 +3,6 @@
 
 use std::alloc::System;
 use std::process::Command;
-use std::time::Instant;
 
 use clap::Parser;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
@@ -76,11 +75,9 @@ fn a_read_allocates_nothing_in_any_protocol() {
             allocations() - before
         };
         counted("500");
-        let began = Instant::now();
         // What the start of pgbench and its logins cost is in both.
         let (few, many) = (counted("500"), counted("5500"));
         let each = (many as f64 - few as f64) / 10_000.0;
-        println!("{mode}: {each:.4} allocations per transaction, {:?}", began.elapsed());
         assert!(each < 0.02, "{mode}: {each} allocations per transaction ({few}, then {many})");
     }
     let replicas = page("/metrics").1;
