@@ -17,17 +17,17 @@ use super::binaries;
 /// How long a server may take to start, to stop or to catch up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Stops the servers and removes the directory once its standard input ends: when the cluster is dropped, or when
+/// Stops the servers and whatever else is guarded, and removes the directory once its standard input ends: when the cluster is dropped, or when
 /// the process that owns it dies, whatever killed it.
 const GUARDIAN: &str = r#"
 read nothing
-for pid in "$1"/*/postmaster.pid; do
+for pid in "$1"/*/*.pid; do
   [ -f "$pid" ] && kill -QUIT "$(head -n 1 "$pid")" 2>/dev/null
 done
 tries=0
 while [ $tries -lt 100 ]; do
   alive=
-  for pid in "$1"/*/postmaster.pid; do [ -f "$pid" ] && kill -0 "$(head -n 1 "$pid")" 2>/dev/null && alive=1; done
+  for pid in "$1"/*/*.pid; do [ -f "$pid" ] && kill -0 "$(head -n 1 "$pid")" 2>/dev/null && alive=1; done
   [ -z "$alive" ] && break
   sleep 0.05
   tries=$((tries + 1))
@@ -296,6 +296,16 @@ impl Cluster {
         self.run("pg_ctl", |c| {
             c.args(["-w", "-s", "promote", "-D"]).arg(&server.data);
         })
+    }
+
+    /// Ends another process together with the cluster, even if its owner is killed.
+    ///
+    /// # Errors
+    /// The cluster's directory cannot be written to.
+    pub fn guard(&self, pid: u32) -> io::Result<()> {
+        let dir = self.dir.join("guarded");
+        fs::create_dir_all(&dir)?;
+        fs::write(dir.join(format!("{pid}.pid")), pid.to_string())
     }
 
     /// Waits until every standby that is up has replayed what the primary has written until now.

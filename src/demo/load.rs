@@ -258,12 +258,17 @@ async fn session(
     }
     let mut checker = Checker::default();
     let mut done = 0;
+    let mut touched = None;
     while !stop.load(Ordering::Relaxed) && plan.operations.is_none_or(|n| done < n) {
         done += 1;
         let (key, write) = {
             let mut random = rand::rng();
-            (random.random_range(0..plan.keys), random.random_range(0..100) < plan.writes)
+            let write = random.random_range(0..100) < plan.writes;
+            // Half of the reads ask for what the session knows best: there a stale read shows soonest.
+            let again = touched.filter(|_| !write && random.random_bool(0.5));
+            (again.unwrap_or_else(|| random.random_range(0..plan.keys)), write)
         };
+        touched = Some(key);
         let turn = usize::try_from(done).unwrap_or_default();
         let link = match readers.len() {
             0 => &mut writer,

@@ -78,6 +78,9 @@ impl Proxy {
             command.arg("--node").arg(server.url());
         }
         let mut proxy = Self { child: command.spawn()?, port, http };
+        if let Some(pid) = proxy.child.id() {
+            cluster.guard(pid)?;
+        }
         let began = Instant::now();
         while !matches!(get(http, "/ready").await, Ok((200, _))) {
             if let Some(status) = proxy.child.try_wait()? {

@@ -4,6 +4,7 @@ mod support;
 
 mod appendix_a;
 mod clients;
+mod demo;
 mod freshness;
 mod layers;
 mod operation;
