@@ -10,7 +10,7 @@ use super::worker::Worker;
 use crate::pool::pools::Step;
 use crate::pool::{Identity, Lease, PoolKey, Seat};
 use crate::server::dial::{Target, dial};
-use crate::topology::NodeId;
+use crate::topology::{NodeId, Role};
 use crate::wire::build::Report;
 use crate::wire::sqlstate;
 
@@ -59,7 +59,10 @@ pub async fn lease(
     let Some(target) = settings.nodes.get(usize::from(node.0)) else {
         return Err(NoLease::Unreachable("the node is not configured".to_owned()));
     };
-    let epoch = worker.shared.topology.load().node(node).map_or(0, |n| n.server_epoch);
+    let (epoch, role) = {
+        let topology = worker.shared.topology.load();
+        topology.node(node).map_or((0, Role::Unknown), |n| (n.server_epoch, n.role))
+    };
     let own = target.password.clone().filter(|_| *target.user == *identity.user);
     let dialled = dial(Target {
         node,
@@ -73,13 +76,30 @@ pub async fn lease(
     })
     .await;
     match dialled {
-        Ok(connection) if is_still_that_server(worker, node, epoch, settings.connect_timeout).await => {
-            Ok(Lease { connection: Box::new(connection), key, permit })
-        }
         Ok(connection) => {
+            let why = match role {
+                Role::Replica => {
+                    let same = is_still_that_server(worker, node, epoch);
+                    tokio::select! {
+                        same = timeout(settings.connect_timeout, same) => {
+                            (same != Ok(true)).then_some("it did not answer the monitor")
+                        }
+                        () = handle.cancellation() => {
+                            worker.pools.borrow_mut().seat(node, permit);
+                            return Err(NoLease::Refused(cancelled()));
+                        }
+                    }
+                }
+                // Its transactions count by the connection's own epoch; but a server that was demoted meanwhile must
+                // not serve what was to be read from the primary.
+                _ => connection.is_standby().then_some("it has become a standby"),
+            };
+            let Some(why) = why else {
+                return Ok(Lease { connection: Box::new(connection), key, permit });
+            };
             connection.close();
             worker.pools.borrow_mut().seat(node, permit);
-            Err(NoLease::Unreachable("it did not answer the monitor".to_owned()))
+            Err(NoLease::Unreachable(why.to_owned()))
         }
         Err(error) => {
             worker.pools.borrow_mut().seat(node, permit);
@@ -99,27 +119,23 @@ pub async fn lease(
 /// poll that was sent after the connection stood: if the server had crashed in between, the poll's own connection
 /// would have ended, too. Without this, a standby that was restarted, and has forgotten what it had replayed, would
 /// be taken for what it was before the monitor has noticed.
-async fn is_still_that_server(worker: &Worker, node: NodeId, epoch: u32, limit: Duration) -> bool {
+async fn is_still_that_server(worker: &Worker, node: NodeId, epoch: u32) -> bool {
     let ticket = worker.polls.next(node);
-    let _polled_often = worker.polls.wait();
-    worker.polls.kick(node);
+    let _awaited = worker.polls.await_one(node);
     let mut changed = worker.shared.changed.clone();
-    let answered = async {
-        loop {
-            // Marked before the look, so that whatever comes after it is not slept through.
-            changed.mark_unchanged();
-            match worker.shared.topology.load().node(node) {
-                Some(n) if n.server_epoch != epoch || !n.up => return false,
-                Some(n) if n.polled >= ticket => return true,
-                Some(_) => {}
-                None => return false,
-            }
-            if changed.changed().await.is_err() {
-                return false;
-            }
+    loop {
+        // Marked before the look, so that whatever comes after it is not slept through.
+        changed.mark_unchanged();
+        match worker.shared.topology.load().node(node) {
+            Some(n) if n.server_epoch != epoch || !n.up => return false,
+            Some(n) if n.polled >= ticket => return true,
+            Some(_) => {}
+            None => return false,
         }
-    };
-    timeout(limit, answered).await.unwrap_or(false)
+        if changed.changed().await.is_err() {
+            return false;
+        }
+    }
 }
 
 /// Whether a refused login tells of the node rather than of the client: starting, stopping, full.

@@ -89,7 +89,7 @@ pub async fn client(worker: Rc<Worker>, mut stream: Stream, mut input: BytesMut)
     };
     let arrival = match greeting {
         Greeting::Arrival(arrival) => *arrival,
-        Greeting::Cancel(pid, key) => return route_cancel(&worker.shared, pid, key),
+        Greeting::Cancel(pid, key) => return route_cancel(&worker.shared, pid, key).await,
         Greeting::Over => return,
     };
     let counted = Counted::new(&worker);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use super::cancel::{Handles, worker_of};
@@ -64,8 +64,8 @@ pub struct WorkerDoor {
 pub enum Job {
     /// Serve a client.
     Client(std::net::TcpStream),
-    /// Cancel what the client of that process id and key runs.
-    Cancel(u32, Vec<u8>),
+    /// Cancel what the client of that process id and key runs; the sender is dropped when that is done.
+    Cancel(u32, Vec<u8>, oneshot::Sender<()>),
     /// Let the clients leave.
     Drain,
 }
@@ -149,8 +149,8 @@ pub fn run(worker: Worker, mut jobs: mpsc::UnboundedReceiver<Job>) -> std::io::R
                 Job::Client(stream) => {
                     tokio::task::spawn_local(admit(worker.clone(), stream));
                 }
-                Job::Cancel(pid, key) => {
-                    tokio::task::spawn_local(cancel(worker.clone(), pid, key));
+                Job::Cancel(pid, key, done) => {
+                    tokio::task::spawn_local(cancel(worker.clone(), pid, key, done));
                 }
                 Job::Drain => worker.handles.borrow().leave_all(),
             }
@@ -168,15 +168,18 @@ async fn admit(worker: Rc<Worker>, stream: std::net::TcpStream) {
     }
 }
 
-/// Passes a cancel request to the worker that it is for.
-pub fn route_cancel(shared: &Shared, pid: u32, key: Vec<u8>) {
+/// Passes a cancel request to the worker that it is for, and waits until it has done what it can: who has sent the
+/// request waits for us to hang up, and what it sends after that must not be hit.
+pub async fn route_cancel(shared: &Shared, pid: u32, key: Vec<u8>) {
     if let Some(door) = shared.workers.get(worker_of(pid)) {
+        let (done, over) = oneshot::channel();
         // A worker that is gone has no clients to cancel.
-        let _ = door.jobs.send(Job::Cancel(pid, key));
+        let _ = door.jobs.send(Job::Cancel(pid, key, done));
+        let _ = over.await;
     }
 }
 
-async fn cancel(worker: Rc<Worker>, pid: u32, key: Vec<u8>) {
+async fn cancel(worker: Rc<Worker>, pid: u32, key: Vec<u8>, _done: oneshot::Sender<()>) {
     let Some(handle) = worker.handles.borrow().find(pid, &key) else { return };
     let Some(running) = handle.cancel() else { return };
     let settings = worker.settings();

@@ -127,6 +127,14 @@ impl PollsHandle {
         }
     }
 
+    /// Waits for a poll of one node: it is polled at once, and topologies are announced until this is dropped.
+    #[must_use]
+    pub fn await_one(&self, node: NodeId) -> Waiting {
+        self.polls.waiting.fetch_add(1, Ordering::AcqRel);
+        self.kick(node);
+        Waiting(self.polls.clone())
+    }
+
     /// Waits for freshness: all nodes are polled at once and often until this is dropped.
     #[must_use]
     pub fn wait(&self) -> Waiting {

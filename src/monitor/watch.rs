@@ -25,6 +25,9 @@ const NUDGE_EVERY: Duration = Duration::from_millis(200);
 /// The longest time between two attempts to connect.
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
+/// The shortest time between two polls.
+const LEAST_PAUSE: Duration = Duration::from_millis(1);
+
 /// How long a node counts as busy after its last unit.
 const BUSY_FOR: Duration = Duration::from_millis(20);
 
@@ -180,7 +183,10 @@ async fn poll(publisher: &Publisher, node: NodeId, probe: &mut Probe) -> String 
 async fn pause(publisher: &Publisher, node: NodeId, busy: bool, settings: &Settings) {
     let polls = &publisher.polls;
     if busy || polls.is_awaited() {
-        let _ = timeout(settings.poll_interval_busy, polls.rung(node)).await;
+        // Whoever rings is heard, but not without end.
+        let least = settings.poll_interval_busy.min(LEAST_PAUSE);
+        sleep(least).await;
+        let _ = timeout(settings.poll_interval_busy.saturating_sub(least), polls.rung(node)).await;
         return;
     }
     polls.set_resting(node, true);

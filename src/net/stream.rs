@@ -12,11 +12,6 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// What a server does not acknowledge for so long has been lost with its machine or its network: reads then run
-/// elsewhere. The kernel's own limit is a quarter of an hour.
-#[cfg(target_os = "linux")]
-const UNHEARD_LIMIT: Duration = Duration::from_secs(10);
-
 /// A connection to a client or a server.
 #[derive(Debug)]
 pub enum Stream {
@@ -29,8 +24,11 @@ pub enum Stream {
 impl Stream {
     /// Takes a TCP connection: without Nagle's delay, and with keepalive, so that a peer which vanished is noticed.
     pub fn tcp(stream: TcpStream) -> Self {
-        let keepalive =
-            TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10));
+        // No TCP_USER_TIMEOUT: it also ends connections to a peer that is alive and does not read for a while.
+        let keepalive = TcpKeepalive::new()
+            .with_time(Duration::from_secs(30))
+            .with_interval(Duration::from_secs(10))
+            .with_retries(3);
         // Both only tune: a connection that cannot be tuned still works.
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
@@ -46,11 +44,7 @@ impl Stream {
             let path = Path::new(host).join(format!(".s.PGSQL.{port}"));
             return UnixStream::connect(path).await.map(Self::Unix);
         }
-        let stream = TcpStream::connect((host, port)).await?;
-        // Only tunes, as in `tcp`.
-        #[cfg(target_os = "linux")]
-        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNHEARD_LIMIT));
-        Ok(Self::tcp(stream))
+        TcpStream::connect((host, port)).await.map(Self::tcp)
     }
 
     /// Waits until there is something to read, or the end.

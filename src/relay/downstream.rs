@@ -126,10 +126,12 @@ impl Exchange<'_, '_> {
             }
             tag::COPY_IN | tag::COPY_BOTH if !in_setup => {
                 self.holding = false;
-                if !self.simple {
-                    self.server.replies.forget_syncs();
+                if !self.ends_copy {
+                    if !self.simple {
+                        self.server.replies.forget_syncs();
+                    }
+                    self.feed = Feed::Copy { simple: self.simple };
                 }
-                self.feed = Feed::Copy { simple: self.simple };
             }
             tag::COPY_OUT => self.release(),
             _ => {}

@@ -117,6 +117,8 @@ pub struct Exchange<'a, 'b> {
     pub(super) setup_failed: Option<String>,
     pub(super) completed: u32,
     pub(super) simple: bool,
+    /// What a COPY FROM STDIN asks for has been sent already.
+    pub(super) ends_copy: bool,
     /// Part of the unit has been sent before what is fed now.
     pub(super) any_sent: bool,
     taken: bool,
@@ -152,6 +154,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
             setup_failed: None,
             completed: 0,
             simple: false,
+            ends_copy: false,
             any_sent: false,
             taken: false,
         }
@@ -189,6 +192,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
 
     async fn exchange(&mut self, unit: &Unit) -> Result<Outcome, Broken> {
         self.simple = unit.simple;
+        self.ends_copy = unit.ends_copy;
         self.any_sent = unit.len > 0;
         if unit.end == End::Open {
             self.feed = Feed::Pipeline;

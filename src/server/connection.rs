@@ -57,6 +57,12 @@ impl Connection {
             && self.stream.is_quiet()
     }
 
+    /// Whether the server said at login that it is a standby (`in_hot_standby`, since PostgreSQL 14).
+    #[must_use]
+    pub fn is_standby(&self) -> bool {
+        self.parameters.iter().any(|(name, value)| name == "in_hot_standby" && value == "on")
+    }
+
     /// Whether a whole message has come that is not passed on yet.
     #[must_use]
     pub fn has_message(&self) -> bool {

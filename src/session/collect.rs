@@ -59,6 +59,8 @@ pub struct Unit {
     pub unknown: bool,
     /// It has a FunctionCall.
     pub function_call: bool,
+    /// It has the end of a COPY's data in it.
+    pub ends_copy: bool,
     /// Where the last Parse message for the unnamed statement stands, from its tag to its end.
     pub unnamed: Option<(usize, usize)>,
 }
@@ -118,6 +120,7 @@ struct Started {
     only_prepares: bool,
     unnamed: Option<(usize, usize)>,
     function_call: bool,
+    ends_copy: bool,
     unknown: bool,
 }
 
@@ -253,7 +256,8 @@ impl Collector {
                 return Some(self.give_up(Collected::Stray(frame.len)));
             }
             // In the middle of a pipeline: passed on, where PostgreSQL ignores it.
-            tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => {}
+            tag::COPY_DATA => {}
+            tag::COPY_DONE | tag::COPY_FAIL => started.ends_copy = true,
             other => return Some(self.give_up(Collected::Unknown(other))),
         }
         self.at += frame.len;
@@ -292,6 +296,7 @@ impl Collector {
             unread,
             unknown: started.unknown,
             function_call: started.function_call,
+            ends_copy: started.ends_copy,
             unnamed: started.unnamed,
         })
     }
@@ -314,6 +319,7 @@ impl Started {
             only_prepares: only_closes,
             unnamed: None,
             function_call: false,
+            ends_copy: false,
             unknown: false,
         }
     }

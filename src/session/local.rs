@@ -304,21 +304,20 @@ impl Answer<'_> {
                 }
             }
             "lag" => {
-                let known = |value: Option<String>| value.unwrap_or_default();
                 let seconds = |time: Duration| format!("{:.3}", time.as_secs_f64());
                 for node in &self.nodes.topology.nodes {
                     let lag = node.lag(self.nodes.now).filter(|_| node.role == Role::Replica);
                     let age = node.position.map(|p| self.nodes.now.saturating_sub(p.sent));
-                    let row = [
-                        &*node.name,
-                        node.role.label(),
-                        if node.up { "t" } else { "f" },
-                        &known(node.position.map(|p| p.lsn.to_string())),
-                        &known(node.lag_bytes.map(|b| b.to_string())),
-                        &known(lag.map(seconds)),
-                        &known(age.map(seconds)),
+                    let sure = [&*node.name, node.role.label(), if node.up { "t" } else { "f" }];
+                    let known = [
+                        node.position.map(|p| p.lsn.to_string()),
+                        node.lag_bytes.map(|b| b.to_string()),
+                        lag.map(seconds),
+                        age.map(seconds),
                     ];
-                    build::text_row(out, &row);
+                    let row: Vec<_> =
+                        sure.into_iter().map(Some).chain(known.iter().map(Option::as_deref)).collect();
+                    build::nullable_row(out, row.into_iter());
                 }
             }
             "consistency" => build::text_row(out, &[self.session.level.label()]),
@@ -338,7 +337,7 @@ impl Answer<'_> {
     }
 }
 
-/// What `SHOW tidegate.lag` tells of each node. An empty value is one that is not known.
+/// What `SHOW tidegate.lag` tells of each node; null is what is not known.
 const LAG_COLUMNS: [&str; 7] =
     ["node", "role", "up", "position", "lag_bytes", "lag_seconds", "sample_age_seconds"];
 

@@ -276,11 +276,9 @@ impl Replies {
     /// ("Message Flow", "COPY Operations"), so that no ReadyForQuery follows them.
     pub fn forget_syncs(&mut self) {
         self.ready = 0;
-        if let Some(Expect::Execute) = self.script.front() {
-            self.script.truncate(1);
-        } else {
-            self.script.clear();
-        }
+        self.script.clear();
+        // What the client sends behind its data is answered behind the COPY's own end.
+        self.script.push_back(Expect::Execute);
     }
 
     /// Nothing is expected any more.

@@ -156,11 +156,17 @@ pub fn text_columns(out: &mut BytesMut, names: &[&str]) {
 
 /// DataRow with values of type `text`, in text format (which is the binary format of `text`, too).
 pub fn text_row(out: &mut BytesMut, values: &[&str]) {
+    nullable_row(out, values.iter().map(|value| Some(*value)));
+}
+
+/// DataRow of texts, some of which may be null.
+pub fn nullable_row<'a>(out: &mut BytesMut, values: impl ExactSizeIterator<Item = Option<&'a str>>) {
     message(out, tag::DATA_ROW, |b| {
         b.put_u16(u16::try_from(values.len()).unwrap_or(u16::MAX));
         for value in values {
-            b.put_u32(u32::try_from(value.len()).unwrap_or(u32::MAX));
-            b.put_slice(value.as_bytes());
+            // A length of -1 stands for null.
+            b.put_u32(value.map_or(u32::MAX, |v| u32::try_from(v.len()).unwrap_or(u32::MAX)));
+            b.put_slice(value.unwrap_or_default().as_bytes());
         }
     });
 }

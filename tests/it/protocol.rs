@@ -164,6 +164,23 @@ async fn copy_goes_both_ways_and_fails_cleanly() {
     peer.send(&data("5000\n"));
     peer.send(&Script::default().bare(b'c').sync().0);
     assert_eq!(peer.tags(), "CZI");
+    // A prepared one; what follows its data is answered behind its end, and is skipped if it fails.
+    peer.send(&Script::default().parse("s", "COPY t FROM STDIN").sync().0);
+    assert_eq!(peer.tags(), "1ZI");
+    for (row, answer) in [("5001\n", "C13ZI"), ("5001\n", "EZI")] {
+        peer.send(&Script::default().bind("s").execute().sync().0);
+        assert_eq!([peer.receive().unwrap().0, peer.receive().unwrap().0], *b"2G");
+        peer.send(&data(row));
+        peer.send(&Script::default().bare(b'c').parse("u", "SELECT 1").close("u").sync().0);
+        assert_eq!(peer.tags(), answer);
+    }
+    // All at once.
+    peer.send(&Script::default().bind("s").execute().0);
+    peer.send(&data("5002\n"));
+    peer.send(&Script::default().bare(b'c').sync().0);
+    assert_eq!(peer.tags(), "2GCZI");
+    peer.send(&Script::default().query("DELETE FROM t WHERE id > 5000").0);
+    assert_eq!(peer.tags(), "CZI");
     peer.send(&Script::default().query("COPY (SELECT id FROM t ORDER BY id) TO STDOUT").0);
     let all = peer.until(b'Z');
     assert_eq!(all.iter().filter(|(tag, _)| *tag == b'd').count(), 5_001);
@@ -189,9 +206,20 @@ async fn a_cancel_request_ends_the_statement_and_nothing_else() {
     let (client, code) = sleeper.await.unwrap();
     assert_eq!(code, "57014");
     assert!(began.elapsed() < Duration::from_secs(50));
-    // A cancel that comes late hits nobody.
-    token.cancel_query(tokio_postgres::NoTls).await.unwrap();
     assert_eq!(crate::support::proxy::value(&client, "SELECT 1").await, "1");
+    // One that comes between two statements hits neither: it is over when its connection is.
+    let mut peer = Peer::open(proxy.port);
+    let mut packet = BytesMut::new();
+    build::startup(&mut packet, &[("user", "postgres"), ("database", "postgres")]);
+    peer.send(&packet);
+    let key = peer.until(b'Z').into_iter().find(|(tag, _)| *tag == b'K').unwrap().1;
+    for _ in 0..20 {
+        let mut cancel = Peer::open(proxy.port);
+        cancel.send(&[&[0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e], &key[..]].concat());
+        assert!(cancel.receive().is_none());
+        peer.send(&Script::default().query("SELECT 1").0);
+        assert_eq!(peer.tags(), "TDCZI");
+    }
 }
 
 #[tokio::test]
