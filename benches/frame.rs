@@ -40,7 +40,8 @@ fn collect(c: &mut Criterion) {
     let catalog = Catalog::builtin();
     let statements = ClientStatements::default();
     let dialect = Dialect { standard_conforming_strings: true };
-    let context = Context { names: &catalog, dialect, statements: &statements };
+    let known = Default::default();
+    let context = Context { names: &catalog, dialect, statements: &statements, known: &known };
     let mut simple = BytesMut::new();
     build::query(&mut simple, SELECT);
     let mut extended = BytesMut::new();

@@ -23,6 +23,7 @@ use crate::http::{self, HttpState};
 use crate::metrics::Metrics;
 use crate::metrics::encode::Servers;
 use crate::monitor::{Catalogs, Clock, Monitor};
+use crate::monitor::{Latest, Published};
 use crate::net::listen::listen;
 use crate::pool::{Limits, Pools};
 use crate::route::Budget;
@@ -65,7 +66,7 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
             return ExitCode::Usage;
         }
     };
-    let settings = Arc::new(ArcSwap::from_pointee(settings));
+    let settings = Published::new(settings);
     let monitor = Monitor::start(settings.clone(), workers, clock);
     let catalogs = Catalogs::start(settings.clone(), monitor.topology.clone());
     let draining = Arc::new(AtomicBool::new(false));
@@ -93,11 +94,12 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
             return ExitCode::Internal;
         }
     }
+    let nodes = monitor.topology.clone();
     tokio::task::spawn_local(http::serve(
         web,
         HttpState {
             metrics,
-            topology: monitor.topology.clone(),
+            topology: Box::new(move || nodes.load_full()),
             servers: Box::new(move |node| Servers { used: limits.used(node), max: limits.max(node) }),
             now: Box::new(move || clock.now()),
             draining,
@@ -137,12 +139,16 @@ fn start_worker(
             pools: Pools::new(number, settings.nodes.len(), shared.limits.clone()).into(),
             buffers: Default::default(),
             statements: Statements::default().into(),
+            known: Default::default(),
             learned: Learned::default().into(),
             handles: Default::default(),
             metrics,
             polls,
+            looked: Default::default(),
             round: number.into(),
             budget: budget.into(),
+            topology: Latest::of(shared.topology.clone()),
+            settings: Latest::of(shared.settings.clone()),
             shared: shared.clone(),
         };
         drop(settings);

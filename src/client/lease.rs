@@ -34,7 +34,7 @@ pub async fn lease(
     identity: &Identity,
     handle: &Handle,
 ) -> Result<Lease, NoLease> {
-    let step = worker.pools.borrow_mut().take(node, key, &worker.shared.topology.load());
+    let step = worker.pools.borrow_mut().take(node, key, &worker.topology());
     let permit = match step {
         Some(Step::Lease(lease)) => return Ok(lease),
         Some(Step::Dial(permit)) => permit,
@@ -60,7 +60,7 @@ pub async fn lease(
         return Err(NoLease::Unreachable("the node is not configured".to_owned()));
     };
     let (epoch, role) = {
-        let topology = worker.shared.topology.load();
+        let topology = worker.topology();
         topology.node(node).map_or((0, Role::Unknown), |n| (n.server_epoch, n.role))
     };
     let own = target.password.clone().filter(|_| *target.user == *identity.user);
@@ -126,7 +126,7 @@ async fn is_still_that_server(worker: &Worker, node: NodeId, epoch: u32) -> bool
     loop {
         // Marked before the look, so that whatever comes after it is not slept through.
         changed.mark_unchanged();
-        match worker.shared.topology.load().node(node) {
+        match worker.topology().node(node) {
             Some(n) if n.server_epoch != epoch || !n.up => return false,
             Some(n) if n.polled >= ticket => return true,
             Some(_) => {}

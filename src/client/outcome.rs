@@ -95,7 +95,7 @@ impl Client {
 
     /// What the end of a transaction on `node` means for freshness. `server_epoch` is its connection's.
     pub(super) fn record(&mut self, node: NodeId, server_epoch: u32) {
-        let topology = self.worker.shared.topology.load();
+        let topology = self.worker.topology();
         let next = self.worker.polls.next(node);
         if self.transaction == TransactionKind::ReadOnly {
             self.session.freshness.read_on(node, next, server_epoch, &topology, self.session.level);
@@ -106,9 +106,9 @@ impl Client {
     }
 
     pub(super) fn give_back(&mut self, lease: Lease) {
-        let settings = self.worker.shared.settings.load();
+        let settings = self.worker.settings();
         let age = self.worker.age(&settings);
-        self.worker.pools.borrow_mut().give_back(lease, &self.worker.shared.topology.load(), age);
+        self.worker.pools.borrow_mut().give_back(lease, &self.worker.topology(), age);
     }
 
     pub(super) fn end_lease(&mut self, lease: Lease, node: NodeId) {

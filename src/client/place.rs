@@ -1,5 +1,7 @@
 //! Where a unit goes: a decision, and a wait for freshness if that is likely to help.
 
+use std::time::Duration;
+
 use tokio::time::timeout;
 
 use super::cancel::Handle;
@@ -24,7 +26,8 @@ pub struct Place {
     pub server_epoch: u32,
 }
 
-/// Decides where a unit goes, and waits for a replica to be fresh enough where that is likely to help.
+/// Decides where a unit goes, and waits for a replica to be fresh enough where that is likely to help. `began` is the
+/// time now.
 ///
 /// # Errors
 /// What the client is to be told.
@@ -33,13 +36,14 @@ pub async fn decide_place(
     session: &mut Session,
     handle: &Handle,
     mut ask: Ask<'_>,
+    began: Duration,
 ) -> Result<Place, Report> {
-    let began = worker.now();
     let mut waiting = None;
     let mut changed = None;
     loop {
-        let topology = worker.shared.topology.load();
-        let now = worker.now();
+        let topology = worker.topology();
+        // Until it has waited, no time has passed.
+        let now = if waiting.is_some() { worker.now() } else { began };
         let rebased = session.freshness.resolve(&topology, |node| worker.polls.next(node));
         if rebased {
             worker.metrics.rebased();

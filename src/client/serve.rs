@@ -15,7 +15,7 @@ use super::lease::{NoLease, lease};
 use super::unit;
 use super::worker::{Worker, route_cancel};
 use crate::config::settings::Consistency;
-use crate::monitor::CatalogCell;
+use crate::monitor::{CatalogCell, Latest};
 use crate::net::Stream;
 use crate::pool::{Identity, Lease, PoolKey};
 use crate::relay::{SettleError, settle};
@@ -24,6 +24,7 @@ use crate::session::collect::End;
 use crate::session::collect::{Collected, Collector, Context};
 use crate::session::pins::Pins;
 use crate::session::{Session, Unit};
+use crate::sql::Catalog;
 use crate::wire::build::{self, Report};
 use crate::wire::client::tag;
 use crate::wire::server::Status;
@@ -40,6 +41,8 @@ pub(super) struct Client {
     pub(super) key: PoolKey,
     pub(super) handle: Rc<Handle>,
     pub(super) catalog: Arc<CatalogCell>,
+    /// The catalog, as this thread reads it.
+    pub(super) names: Latest<Catalog>,
     pub(super) collector: Collector,
     /// The server connection of its transaction, or the one that it is bound to.
     pub(super) lease: Option<Lease>,
@@ -65,7 +68,7 @@ struct Counted<'a>(&'a Worker);
 
 impl<'a> Counted<'a> {
     fn new(worker: &'a Worker) -> Option<Self> {
-        let max = worker.shared.settings.load().max_clients;
+        let max = worker.settings().max_clients;
         let clients = &worker.shared.clients;
         let add = |n: usize| (n < max).then_some(n + 1);
         clients.fetch_update(Ordering::AcqRel, Ordering::Relaxed, add).ok()?;
@@ -116,6 +119,7 @@ pub async fn client(worker: Rc<Worker>, mut stream: Stream, mut input: BytesMut)
                 identity,
                 key: pool,
                 handle,
+                names: catalog.latest(),
                 catalog,
                 collector: Collector::default(),
                 lease: None,
@@ -173,7 +177,7 @@ async fn enter(
     let mut out = BytesMut::new();
     handshake::welcome(&mut out, &lease.connection.parameters, pid, key);
     let settings = worker.settings();
-    worker.pools.borrow_mut().give_back(lease, &worker.shared.topology.load(), worker.age(&settings));
+    worker.pools.borrow_mut().give_back(lease, &worker.topology(), worker.age(&settings));
     stream
         .write_all(&out)
         .await
@@ -191,7 +195,7 @@ async fn first_lease(
     identity: &Identity,
     handle: &Handle,
 ) -> Result<Lease, Report> {
-    let topology = worker.shared.topology.load_full();
+    let topology = worker.topology();
     let others = topology.replicas().filter(|n| n.up).map(|n| n.id);
     let mut last = String::from("no node is up");
     for node in topology.primary.into_iter().chain(others) {
@@ -249,11 +253,12 @@ impl Client {
         if self.session.skipping {
             return self.skip_to_sync().await;
         }
-        let catalog = self.catalog.load();
+        let names = self.names.get();
         let context = Context {
-            names: &**catalog,
+            names: &**names,
             dialect: self.session.dialect(),
             statements: &self.session.statements,
+            known: &self.worker.known,
         };
         match self.collector.collect(&self.input, &context) {
             Collected::More => self.more().await,

@@ -1,5 +1,7 @@
 //! One unit: judged, placed, run, and run again elsewhere where that is provably safe.
 
+use std::time::Duration;
+
 use bytes::{Buf, BytesMut};
 
 use super::lease::{NoLease, lease};
@@ -78,12 +80,12 @@ impl Client {
                 build::ready_for_query(&mut out, self.session.status);
             }
         } else if unit.verdict.access() == Access::Primary(Reason::SessionState) {
-            let topology = self.worker.shared.topology.load();
-            let catalog = self.catalog.load();
+            let topology = self.worker.topology();
+            let names = self.names.get();
             let messages = self.input.get(..unit.len).unwrap_or_default();
             let nodes = local::Nodes { topology: &topology, now: self.worker.now() };
             let mut table = self.worker.statements.borrow_mut();
-            local::answer(messages, &mut self.session, &**catalog, nodes, &mut table, &mut out)?;
+            local::answer(messages, &mut self.session, &**names, nodes, &mut table, &mut out)?;
         } else {
             return None;
         }
@@ -123,8 +125,9 @@ impl Client {
         let began = self.worker.now();
         let mut avoid: Vec<NodeId> = Vec::new();
         let mut forced: Option<Why> = None;
-        for _ in 0..MAX_TRIES {
-            let place = match self.place(&unit, forced, &avoid).await {
+        for again in 0..MAX_TRIES {
+            let now = if again == 0 { began } else { self.worker.now() };
+            let place = match self.place(&unit, forced, &avoid, now).await {
                 Ok(place) => place,
                 Err(report) => return self.give_up(&unit, &report).await,
             };
@@ -193,8 +196,14 @@ impl Client {
     }
 
     /// Where the unit goes.
-    async fn place(&mut self, unit: &Unit, forced: Option<Why>, avoid: &[NodeId]) -> Result<Place, Report> {
-        let settings = self.worker.shared.settings.load();
+    async fn place(
+        &mut self,
+        unit: &Unit,
+        forced: Option<Why>,
+        avoid: &[NodeId],
+        now: Duration,
+    ) -> Result<Place, Report> {
+        let settings = self.worker.settings();
         let verdict = &unit.verdict;
         let route = verdict.hint.route.unwrap_or(self.session.route);
         let want = match forced {
@@ -212,7 +221,7 @@ impl Client {
             avoid,
         };
         drop(settings);
-        decide_place(&self.worker, &mut self.session, &self.handle, ask).await
+        decide_place(&self.worker, &mut self.session, &self.handle, ask, now).await
     }
 
     /// What the unit asks for, before freshness comes into it.
@@ -279,7 +288,6 @@ impl Client {
 
     /// Runs the unit on a lease.
     async fn exchange(&mut self, lease: &mut Lease, unit: &Unit, plan: Plan) -> Outcome {
-        let catalog = self.catalog.load();
         let mut noted: Vec<Numbered> = Vec::new();
         if unit.unread {
             self.session.pins.add(Pins::SETTINGS);
@@ -292,9 +300,8 @@ impl Client {
             }
         } else if unit.verdict.is_stateful() || self.tracks_transaction(&unit.verdict) {
             let messages = self.input.get(..unit.len).unwrap_or_default();
-            noted = notes(messages, &**catalog, self.session.dialect(), &self.session.statements);
+            noted = notes(messages, &**self.names.get(), self.session.dialect(), &self.session.statements);
         }
-        drop(catalog);
         let mut undo: Vec<Undo> = Vec::new();
         if plan.may_heal && unit.named {
             undo = self.names_before(unit);
@@ -350,20 +357,20 @@ impl Client {
 
     /// Whether the replica that was chosen is not the one, in time, that the connection leads to.
     fn is_of_another_epoch(&self, lease: &Lease, place: &Place) -> bool {
-        let now = self.worker.shared.topology.load().node(place.node).map(|n| n.server_epoch);
+        let now = self.worker.topology().node(place.node).map(|n| n.server_epoch);
         let same = lease.connection.epoch == place.server_epoch && now == Some(place.server_epoch);
         place.role == Role::Replica && !same
     }
 
     pub(super) fn role(&self, node: NodeId) -> Role {
-        self.worker.shared.topology.load().node(node).map_or(Role::Unknown, |n| n.role)
+        self.worker.topology().node(node).map_or(Role::Unknown, |n| n.role)
     }
 
     pub(super) fn node_name(&self, node: NodeId) -> String {
-        self.worker.shared.topology.load().node(node).map_or_else(String::new, |n| n.name.to_string())
+        self.worker.topology().node(node).map_or_else(String::new, |n| n.name.to_string())
     }
 
     fn statement_limit(&self) -> usize {
-        self.worker.shared.settings.load().prepared_statements
+        self.worker.settings().prepared_statements
     }
 }

@@ -16,11 +16,11 @@ use super::serve;
 use crate::auth::Users;
 use crate::config::Settings;
 use crate::metrics::WorkerMetrics;
-use crate::monitor::{Catalogs, Clock, PollsHandle};
+use crate::monitor::{Catalogs, Clock, Latest, PollsHandle, Published};
 use crate::net::{Buffers, Stream};
 use crate::pool::pools::Age;
 use crate::pool::{Limits, Pools};
-use crate::session::Statements;
+use crate::session::{KnownTexts, Statements};
 use crate::sql::Learned;
 use crate::topology::Topology;
 use crate::wire::build::Report;
@@ -29,11 +29,11 @@ use crate::wire::build::Report;
 #[derive(Clone)]
 pub struct Shared {
     /// The settings in force.
-    pub settings: Arc<ArcSwap<Settings>>,
+    pub settings: Arc<Published<Settings>>,
     /// The users of the settings in force.
     pub users: Arc<ArcSwap<Users>>,
     /// The nodes.
-    pub topology: Arc<ArcSwap<Topology>>,
+    pub topology: Arc<Published<Topology>>,
     /// Rung at every new topology while somebody waits.
     pub changed: tokio::sync::watch::Receiver<u64>,
     /// What is known of each database's names.
@@ -76,12 +76,18 @@ pub struct Worker {
     pub number: usize,
     /// What it shares with the others.
     pub shared: Shared,
+    /// The nodes, as this thread reads them.
+    pub topology: Latest<Topology>,
+    /// The settings in force, as this thread reads them.
+    pub settings: Latest<Settings>,
     /// Its server connections.
     pub pools: RefCell<Pools>,
     /// Its free buffers.
     pub buffers: RefCell<Buffers>,
     /// Its prepared statements.
     pub statements: RefCell<Statements>,
+    /// Texts that were judged before.
+    pub known: RefCell<KnownTexts>,
     /// Texts that standbys have refused.
     pub learned: RefCell<Learned>,
     /// Its clients.
@@ -90,6 +96,8 @@ pub struct Worker {
     pub metrics: Arc<WorkerMetrics>,
     /// The polls of the nodes.
     pub polls: PollsHandle,
+    /// When the time was last asked for.
+    pub looked: Cell<Duration>,
     /// Where the next session begins its round.
     pub round: Cell<usize>,
     /// Its tokens for reads that no replica is fresh enough for.
@@ -99,8 +107,14 @@ pub struct Worker {
 impl Worker {
     /// The settings in force.
     #[must_use]
-    pub fn settings(&self) -> Arc<Settings> {
-        self.shared.settings.load_full()
+    pub fn settings(&self) -> Rc<Arc<Settings>> {
+        self.settings.get()
+    }
+
+    /// The nodes.
+    #[must_use]
+    pub fn topology(&self) -> Rc<Arc<Topology>> {
+        self.topology.get()
     }
 
     /// The users in force.
@@ -112,7 +126,15 @@ impl Worker {
     /// The time since the process started.
     #[must_use]
     pub fn now(&self) -> Duration {
-        self.shared.clock.now()
+        let now = self.shared.clock.now();
+        self.looked.set(now);
+        now
+    }
+
+    /// The time since the process started when it was last asked for: at most a second ago.
+    #[must_use]
+    pub fn about_now(&self) -> Duration {
+        self.looked.get()
     }
 
     /// Counts an error of ours.
@@ -124,13 +146,13 @@ impl Worker {
     /// How old idle connections may be.
     #[must_use]
     pub fn age(&self, settings: &Settings) -> Age {
-        Age { now: self.now(), idle: settings.server_idle_timeout, life: settings.server_lifetime }
+        Age { now: self.about_now(), idle: settings.server_idle_timeout, life: settings.server_lifetime }
     }
 
     /// Publishes what its pools hold.
     pub fn publish_pools(&self) {
         let pools = self.pools.borrow();
-        for node in self.shared.topology.load().nodes.iter().map(|n| n.id) {
+        for node in self.topology().nodes.iter().map(|n| n.id) {
             self.metrics.pool(node, pools.idle(node), pools.waiting(node));
         }
     }
@@ -197,9 +219,10 @@ async fn keep_house(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
         ticks.tick().await;
+        let _ = worker.now();
         let settings = worker.settings();
         let age = worker.age(&settings);
-        worker.pools.borrow_mut().sweep(&worker.shared.topology.load(), age);
+        worker.pools.borrow_mut().sweep(&worker.topology(), age);
         worker.publish_pools();
     }
 }

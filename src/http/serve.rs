@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
@@ -42,7 +41,7 @@ pub struct HttpState {
     /// The counters.
     pub metrics: Arc<Metrics>,
     /// The nodes.
-    pub topology: Arc<ArcSwap<Topology>>,
+    pub topology: Box<dyn Fn() -> Arc<Topology>>,
     /// How many connections the nodes have.
     pub servers: Box<dyn Fn(NodeId) -> Servers>,
     /// The time since the process started.
@@ -87,7 +86,7 @@ fn answer(request: &Request<Incoming>, state: &HttpState) -> Response<Full<Bytes
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET is answered here\n".to_owned());
     }
-    let topology = state.topology.load();
+    let topology = (state.topology)();
     let (now, draining) = ((state.now)(), state.draining.load(Ordering::Relaxed));
     match request.uri().path() {
         "/metrics" => match state.metrics.encode(&topology, &*state.servers, now) {

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
 
 use super::probe::{config, describe};
+use super::published::{Latest, Published};
 use crate::config::Settings;
 use crate::config::settings::NodeSettings;
 use crate::sql::Catalog;
@@ -29,7 +29,7 @@ const READ_LIMIT: Duration = Duration::from_secs(30);
 /// One database's catalog.
 #[derive(Debug)]
 pub struct CatalogCell {
-    catalog: ArcSwap<Catalog>,
+    catalog: Arc<Published<Catalog>>,
     known: AtomicBool,
     refresh: Notify,
 }
@@ -37,15 +37,15 @@ pub struct CatalogCell {
 impl CatalogCell {
     fn new() -> Arc<Self> {
         Arc::new(Self {
-            catalog: ArcSwap::from_pointee(Catalog::builtin()),
+            catalog: Published::new(Catalog::builtin()),
             known: AtomicBool::new(false),
             refresh: Notify::new(),
         })
     }
 
     /// The catalog as it was last read; until then, that of an empty database.
-    pub fn load(&self) -> Guard<Arc<Catalog>> {
-        self.catalog.load()
+    pub fn latest(&self) -> Latest<Catalog> {
+        Latest::of(self.catalog.clone())
     }
 
     /// Whether it has been read.
@@ -70,7 +70,7 @@ pub struct Catalogs {
 impl Catalogs {
     /// Starts to read catalogs as they are asked for, on the `LocalSet` of this thread.
     #[must_use]
-    pub fn start(settings: Arc<ArcSwap<Settings>>, topology: Arc<ArcSwap<Topology>>) -> Arc<Self> {
+    pub fn start(settings: Arc<Published<Settings>>, topology: Arc<Published<Topology>>) -> Arc<Self> {
         let (wanted, mut requests) = tokio::sync::mpsc::unbounded_channel::<(String, Arc<CatalogCell>)>();
         tokio::task::spawn_local(async move {
             while let Some((database, cell)) = requests.recv().await {
@@ -101,8 +101,8 @@ impl Catalogs {
 async fn keep(
     database: String,
     cell: Arc<CatalogCell>,
-    settings: Arc<ArcSwap<Settings>>,
-    topology: Arc<ArcSwap<Topology>>,
+    settings: Arc<Published<Settings>>,
+    topology: Arc<Published<Topology>>,
 ) {
     let mut quiet = false;
     loop {
@@ -124,8 +124,8 @@ async fn keep(
 async fn follow(
     database: &str,
     cell: &CatalogCell,
-    settings: &ArcSwap<Settings>,
-    topology: &ArcSwap<Topology>,
+    settings: &Published<Settings>,
+    topology: &Published<Topology>,
 ) -> Result<(), String> {
     let now = settings.load_full();
     let primary = topology.load().primary.ok_or("there is no primary")?;

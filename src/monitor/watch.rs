@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use rand::RngExt;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -13,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::clock::Clock;
 use super::polls::Polls;
 use super::probe::{Probe, describe};
+use super::published::Published;
 use crate::config::Settings;
 use crate::topology::{NodeId, Observation, Observer, Topology};
 
@@ -34,7 +34,7 @@ const BUSY_FOR: Duration = Duration::from_millis(20);
 /// What the monitor publishes.
 pub struct Monitor {
     /// The nodes.
-    pub topology: Arc<ArcSwap<Topology>>,
+    pub topology: Arc<Published<Topology>>,
     /// The polls.
     pub polls: Arc<Polls>,
     /// Changes with every topology that is published while somebody waits.
@@ -43,20 +43,20 @@ pub struct Monitor {
 
 struct Publisher {
     observer: RefCell<Observer>,
-    topology: Arc<ArcSwap<Topology>>,
+    topology: Arc<Published<Topology>>,
     polls: Arc<Polls>,
     changed: watch::Sender<u64>,
-    settings: Arc<ArcSwap<Settings>>,
+    settings: Arc<Published<Settings>>,
     clock: Clock,
 }
 
 impl Monitor {
     /// Starts to poll, on the `LocalSet` of this thread.
     #[must_use]
-    pub fn start(settings: Arc<ArcSwap<Settings>>, workers: usize, clock: Clock) -> Self {
+    pub fn start(settings: Arc<Published<Settings>>, workers: usize, clock: Clock) -> Self {
         let names: Vec<_> = settings.load().nodes.iter().map(|n| n.name.clone()).collect();
         let observer = Observer::new(&names);
-        let topology = Arc::new(ArcSwap::from_pointee(observer.topology().clone()));
+        let topology = Published::new(observer.topology().clone());
         let polls = Polls::new(names.len(), workers);
         let (sender, changed) = watch::channel(0);
         let publisher = Rc::new(Publisher {
@@ -183,10 +183,10 @@ async fn poll(publisher: &Publisher, node: NodeId, probe: &mut Probe) -> String 
 async fn pause(publisher: &Publisher, node: NodeId, busy: bool, settings: &Settings) {
     let polls = &publisher.polls;
     if busy || polls.is_awaited() {
-        // Whoever rings is heard, but not without end.
-        let least = settings.poll_interval_busy.min(LEAST_PAUSE);
-        sleep(least).await;
-        let _ = timeout(settings.poll_interval_busy.saturating_sub(least), polls.rung(node)).await;
+        if timeout(settings.poll_interval_busy, polls.rung(node)).await.is_ok() {
+            // Whoever rings is heard, but not without end.
+            sleep(settings.poll_interval_busy.min(LEAST_PAUSE)).await;
+        }
         return;
     }
     polls.set_resting(node, true);

@@ -101,7 +101,7 @@ impl Pools {
         let pool = self.nodes.get_mut(usize::from(node.0))?;
         while let Some(lease) = pool.pop(key) {
             // A connection of an older server epoch may talk to a server that has forgotten what it replayed.
-            if lease.connection.epoch == epoch && lease.connection.is_clean() {
+            if lease.connection.epoch == epoch && lease.connection.is_ready() {
                 return Some(Step::Lease(lease));
             }
             lease.connection.close();
@@ -127,7 +127,10 @@ impl Pools {
     pub fn give_back(&mut self, mut lease: Lease, topology: &Topology, age: Age) {
         let node = lease.connection.node;
         let current = topology.node(node).is_some_and(|n| n.server_epoch == lease.connection.epoch);
-        if !current || !lease.connection.is_clean() || lease.connection.born + age.life < age.now {
+        // One that is kept is looked at when it is taken.
+        let fit =
+            if self.waiting(node) > 0 { lease.connection.is_ready() } else { lease.connection.is_clean() };
+        if !current || !fit || lease.connection.born + age.life < age.now {
             let Lease { connection, permit, .. } = lease;
             connection.close();
             self.seat(node, permit);
@@ -211,7 +214,7 @@ impl Pools {
                     let c = &lease.connection;
                     let current = topology.node(c.node).is_some_and(|n| n.server_epoch == c.epoch);
                     let keep = current
-                        && c.is_clean()
+                        && c.is_ready()
                         && c.idle_since + age.idle >= age.now
                         && c.born + age.life >= age.now;
                     gone += usize::from(!keep);

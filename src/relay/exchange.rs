@@ -215,7 +215,8 @@ impl<'a, 'b> Exchange<'a, 'b> {
                 self.deliver().await?;
             }
             if self.to_server.is_empty() && !self.is_fed() {
-                self.server.stream.readable().await.map_err(Broken::Server)?;
+                let server = &self.server.stream;
+                poll_fn(|cx| server.poll_readable(cx)).await.map_err(Broken::Server)?;
                 self.pull(unit).await?;
                 continue;
             }
@@ -254,6 +255,15 @@ impl<'a, 'b> Exchange<'a, 'b> {
     async fn set_up(&mut self) -> Result<(), Broken> {
         let target = &self.client.session.settings;
         if std::rc::Rc::ptr_eq(&self.server.settings, target) {
+            return Ok(());
+        }
+        if *self.server.settings == **target {
+            // All who have equal settings come to share one map, so that the next look is a short one.
+            if std::rc::Rc::as_ptr(&self.server.settings) < std::rc::Rc::as_ptr(target) {
+                self.client.session.settings = self.server.settings.clone();
+            } else {
+                self.server.settings = target.clone();
+            }
             return Ok(());
         }
         let mut sql = Vec::new();

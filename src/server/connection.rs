@@ -54,7 +54,12 @@ impl Connection {
             && self.replies.ready_to_come() == 0
             && !self.replies.in_setup()
             && self.input.is_empty()
-            && self.stream.is_quiet()
+    }
+
+    /// Whether it is clean, and still open, and the server has said nothing since.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.is_clean() && self.stream.is_quiet()
     }
 
     /// Whether the server said at login that it is a standby (`in_hot_standby`, since PostgreSQL 14).

@@ -1,8 +1,11 @@
 //! Finds units in what a client sends: one Query, or everything up to a Sync.
 
-use super::judge::Verdict;
+use std::cell::RefCell;
+
+use super::judge::{Brief, Verdict};
+use super::known::KnownTexts;
 use super::prepared::ClientStatements;
-use crate::sql::{Access, Dialect, Names, classify};
+use crate::sql::{Access, Dialect, Names};
 use crate::wire::client::{self, Bind, Parse, Target, tag};
 use crate::wire::{Frame, FrameError};
 
@@ -21,6 +24,14 @@ pub struct Context<'a> {
     pub dialect: Dialect,
     /// The session's prepared statements.
     pub statements: &'a ClientStatements,
+    /// What was judged before.
+    pub known: &'a RefCell<KnownTexts>,
+}
+
+impl Context<'_> {
+    fn judge(&self, text: &[u8]) -> Brief {
+        self.known.borrow_mut().judge(text, self.names, self.dialect)
+    }
 }
 
 /// How the messages of a unit end.
@@ -186,7 +197,7 @@ impl Collector {
                 let Some(text) = client::query(body) else {
                     return Some(self.give_up(Collected::Malformed(frame.tag)));
                 };
-                self.verdict.fold(text, &classify(text, context.names, context.dialect));
+                self.verdict.fold(&context.judge(text));
                 started.only_closes = false;
                 self.at += frame.len;
                 self.started = Some(started);
@@ -196,7 +207,7 @@ impl Collector {
                 let Some(parse) = Parse::read(body) else {
                     return Some(self.give_up(Collected::Malformed(frame.tag)));
                 };
-                self.verdict.fold(parse.text, &classify(parse.text, context.names, context.dialect));
+                self.verdict.fold(&context.judge(parse.text));
                 started.only_closes = false;
                 // One for the unnamed statement leads a unit that is passed on as it stands: only there does an
                 // error before its ParseComplete tell that it failed, rather than was skipped.
@@ -272,7 +283,7 @@ impl Collector {
         }
         started.named = true;
         match context.statements.text(name) {
-            Some(text) => self.verdict.fold(text, &classify(text, context.names, context.dialect)),
+            Some(text) => self.verdict.fold(&context.judge(text)),
             None => started.unknown = true,
         }
     }

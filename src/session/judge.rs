@@ -49,11 +49,53 @@ pub struct Verdict {
     pub hint: Hints,
 }
 
+/// What one text is, as far as routing must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Brief {
+    /// Where all of it may run together.
+    pub access: Access,
+    statements: u32,
+    effects: Effects,
+    begin: Option<Modes>,
+    hint: Hints,
+}
+
+impl Default for Brief {
+    /// A text without a statement.
+    fn default() -> Self {
+        Self {
+            access: Access::Read,
+            statements: 0,
+            effects: Effects::default(),
+            begin: None,
+            hint: Hints::default(),
+        }
+    }
+}
+
+impl Brief {
+    /// Of a text and what it was classified as.
+    #[must_use]
+    pub fn of(text: &[u8], class: &Class<'_>) -> Self {
+        let begin = match class.first {
+            Command::Begin(modes) => Some(modes),
+            _ => None,
+        };
+        Self {
+            access: class.access,
+            statements: class.statements,
+            effects: class.effects,
+            begin,
+            hint: Hints::read(text),
+        }
+    }
+}
+
 impl Verdict {
     /// Takes in the next text of the unit.
-    pub fn fold(&mut self, text: &[u8], class: &Class<'_>) {
+    pub fn fold(&mut self, class: &Brief) {
         if self.hint == Hints::default() {
-            self.hint = Hints::read(text);
+            self.hint = class.hint;
         }
         self.effects = self.effects.with(class.effects);
         if class.statements == 0 {
@@ -62,8 +104,8 @@ impl Verdict {
         let first = self.texts == 0;
         self.texts += 1;
         self.statements = self.statements.saturating_add(class.statements);
-        match (first, class.first) {
-            (true, Command::Begin(modes)) => {
+        match (first, class.begin) {
+            (true, Some(modes)) => {
                 self.begin = Some(modes);
                 self.rest_reads = class.statements == 1;
             }

@@ -1,7 +1,7 @@
 //! One client's state: freshness, settings, prepared statements, transaction.
 //!
 //! Reading order: [`collect`] finds the units in what the client sends, [`judge`] folds their
-//! texts into one verdict, [`translate`] turns a unit into what one server must get, and
+//! texts into one verdict ([`known`] remembers those that come often), [`translate`] turns a unit into what one server must get, and
 //! [`replies`] says what of the server's answer the client may see.
 
 pub mod collect;
@@ -9,6 +9,7 @@ pub mod freshness;
 #[cfg(test)]
 mod freshness_tests;
 pub mod judge;
+pub mod known;
 pub mod local;
 pub mod notes;
 pub mod pins;
@@ -24,6 +25,7 @@ pub mod translate;
 pub use collect::{Collected, Collector, Unit};
 pub use freshness::Freshness;
 pub use judge::Verdict;
+pub use known::KnownTexts;
 pub use notes::{Note, notes};
 pub use pins::Pins;
 pub use prepared::{ClientStatements, ServerStatements, Shared, SharedStatement, Statements};

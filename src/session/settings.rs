@@ -4,6 +4,8 @@ use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::FixedState;
 
+use crate::sql::hides_ascii;
+
 /// The most parameters that a session may set before it is bound to one server instead.
 pub const MAX_ENTRIES: usize = 256;
 
@@ -29,6 +31,20 @@ struct Entry {
 pub struct SettingsMap {
     entries: Vec<Entry>,
     hash: u64,
+    marks: Marks,
+}
+
+/// What is asked of the settings at every unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// `standard_conforming_strings` is off.
+    pub escaped_strings: bool,
+    /// `client_encoding` is one in which a quote may be part of a character.
+    pub hides_ascii: bool,
+    /// `default_transaction_read_only` is on.
+    pub read_only: bool,
+    /// `default_transaction_isolation` is serializable.
+    pub serializable: bool,
 }
 
 impl PartialEq for SettingsMap {
@@ -48,6 +64,12 @@ impl SettingsMap {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// What is asked at every unit.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        self.marks
     }
 
     /// A number that two maps of equal content share.
@@ -184,6 +206,15 @@ impl SettingsMap {
             hasher.write_u8(0);
         }
         self.hash = if self.entries.is_empty() { 0 } else { hasher.finish() };
+        let strings = "standard_conforming_strings";
+        self.marks = Marks {
+            escaped_strings: self.value(strings).is_some() && !self.is_on(strings),
+            hides_ascii: self.value("client_encoding").is_some_and(hides_ascii),
+            read_only: self.is_on("default_transaction_read_only"),
+            serializable: self
+                .value("default_transaction_isolation")
+                .is_some_and(|v| v.eq_ignore_ascii_case(b"serializable")),
+        };
     }
 }
 

@@ -10,7 +10,7 @@ use super::settings::{Full, SettingsMap};
 use super::transaction::Changes;
 use crate::lsn::Token;
 use crate::route::{Level, RouteHint, Why};
-use crate::sql::{Dialect, hides_ascii};
+use crate::sql::Dialect;
 use crate::topology::{NodeId, Role};
 use crate::wire::server::Status;
 
@@ -88,30 +88,25 @@ impl Session {
     /// How its server reads literals.
     #[must_use]
     pub fn dialect(&self) -> Dialect {
-        let known = self.settings.value("standard_conforming_strings").is_some();
-        Dialect { standard_conforming_strings: !known || self.settings.is_on("standard_conforming_strings") }
+        Dialect { standard_conforming_strings: !self.settings.marks().escaped_strings }
     }
 
     /// Whether its texts cannot be judged: in its client encoding a quote may be part of a character.
     #[must_use]
     pub fn hides_ascii(&self) -> bool {
-        self.settings.value("client_encoding").is_some_and(hides_ascii)
+        self.settings.marks().hides_ascii
     }
 
     /// Whether a plain BEGIN of this session is READ ONLY.
     #[must_use]
     pub fn default_read_only(&self) -> bool {
-        !self.settings.is_empty() && self.settings.is_on("default_transaction_read_only")
+        self.settings.marks().read_only
     }
 
     /// Whether every transaction of this session is SERIALIZABLE, which no standby takes.
     #[must_use]
     pub fn default_serializable(&self) -> bool {
-        !self.settings.is_empty()
-            && self
-                .settings
-                .value("default_transaction_isolation")
-                .is_some_and(|v| v.eq_ignore_ascii_case(b"serializable"))
+        self.settings.marks().serializable
     }
 
     /// A statement has completed with that command tag: makes its change. `server` is what is in force on the

@@ -232,7 +232,8 @@ fn say_all(said: &[u8], seen: &mut Vec<Answer>) {
 fn collect(session: &Session) -> Collected {
     let names = Catalog::builtin();
     let dialect = Dialect { standard_conforming_strings: true };
-    let context = Context { names: &names, dialect, statements: &session.statements };
+    let known = Default::default();
+    let context = Context { names: &names, dialect, statements: &session.statements, known: &known };
     Collector::default().collect(&session.input, &context)
 }
 
@@ -397,7 +398,8 @@ fn units(stream: &[u8], pieces: &[usize]) -> Vec<String> {
     statements.insert(b"a", Statements::default().intern(b"insert 2", b"\0\0", 0)).unwrap();
     let names = Catalog::builtin();
     let dialect = Dialect { standard_conforming_strings: true };
-    let context = Context { names: &names, dialect, statements: &statements };
+    let known = Default::default();
+    let context = Context { names: &names, dialect, statements: &statements, known: &known };
     let (mut collector, mut buffer, mut rest, mut found) =
         (Collector::default(), BytesMut::new(), stream, vec![]);
     let mut pieces = pieces.iter().cycle();

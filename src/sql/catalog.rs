@@ -1,6 +1,7 @@
 //! One database's names: what its functions, relations and operators mean to a replica.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::fast::FixedState;
 
@@ -71,8 +72,9 @@ pub struct Overrides {
 }
 
 /// A database's names. Lookups neither allocate nor lock.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Catalog {
+    version: u64,
     /// Safe whatever else is known.
     trusted: HashSet<Name, FixedState>,
     /// User functions of which every candidate is safe.
@@ -90,11 +92,32 @@ pub struct Catalog {
     overflow: bool,
 }
 
+/// The version of a catalog that knows PostgreSQL's own names alone.
+const BUILTIN: u64 = 1;
+
+/// Tells the versions of all others apart.
+static VERSIONS: AtomicU64 = AtomicU64::new(BUILTIN + 1);
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self::builtin()
+    }
+}
+
 impl Catalog {
     /// PostgreSQL's own names alone: what is known of a database before its catalog has been read.
     #[must_use]
     pub fn builtin() -> Self {
-        Self::default()
+        Self {
+            version: BUILTIN,
+            trusted: HashSet::default(),
+            safe_functions: HashSet::default(),
+            special: HashMap::default(),
+            filter: Filter::default(),
+            operators: false,
+            wide_relations: false,
+            overflow: false,
+        }
     }
 
     /// The catalog of a database, as the configuration corrects it.
@@ -118,7 +141,8 @@ impl Catalog {
         let wide_relations = special.iter().any(|(name, bits)| bits & RELATION != 0 && !name.is_ascii());
         let operators = special.values().any(|bits| bits & OPERATOR != 0);
         let filter = Filter::of(special.keys().map(|name| &**name));
-        Self { trusted, safe_functions, special, filter, operators, wide_relations, overflow }
+        let version = VERSIONS.fetch_add(1, Ordering::Relaxed);
+        Self { version, trusted, safe_functions, special, filter, operators, wide_relations, overflow }
     }
 
     /// How many names are known beside PostgreSQL's own.
@@ -151,6 +175,10 @@ impl Catalog {
 }
 
 impl Names for Catalog {
+    fn version(&self) -> u64 {
+        self.version
+    }
+
     fn function(&self, name: &[u8]) -> Verdict {
         if self.is_trusted(name) {
             return Verdict::Safe;

@@ -14,6 +14,12 @@ pub enum Verdict {
 /// Answers what a name stands for. Names come as PostgreSQL folds them: lower case unless quoted,
 /// cut to 63 bytes.
 pub trait Names {
+    /// A number that no other set of names has: what was found with these names holds as long as it is the same.
+    /// 0 stands for names that may change.
+    fn version(&self) -> u64 {
+        0
+    }
+
     /// A name used as a function: `Unknown` sends the statement to the primary.
     fn function(&self, name: &[u8]) -> Verdict;
 
