@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use tidegate::session::KnownTexts;
 use tidegate::sql::{Catalog, CatalogRows, Dialect, Overrides, classify, fingerprint};
 
 /// A database with a few thousand names of its own.
@@ -84,6 +85,15 @@ fn everyday(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(sql.len() as u64));
         group.bench_function(name, |bencher| {
             bencher.iter(|| classify(black_box(sql.as_bytes()), &names, Dialect::default()));
+        });
+    }
+    group.finish();
+    let mut group = criterion.benchmark_group("judge again");
+    for (name, sql) in [("point", POINT), ("report", &report)] {
+        let mut known = KnownTexts::default();
+        group.throughput(Throughput::Bytes(sql.len() as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| known.judge(black_box(sql.as_bytes()), &names, Dialect::default()));
         });
     }
     group.finish();
