@@ -9,7 +9,7 @@ use crate::pool::Lease;
 use crate::relay::Outcome;
 use crate::session::Unit;
 use crate::session::local;
-use crate::session::state::LastRoute;
+use crate::session::state::{LastRoute, Lost};
 use crate::sql::Effects;
 use crate::topology::NodeId;
 use crate::wire::build::{self, Report};
@@ -65,7 +65,7 @@ impl Client {
                 self.end_lease(lease, place.node);
                 self.fatal(&Report { severity: build::Severity::Fatal, ..local::too_many() }).await
             }
-            Outcome::ServerLost { error, torn, .. } => {
+            Outcome::ServerLost { error, torn, told, .. } => {
                 self.end_lease(lease, place.node);
                 self.worker.polls.kick(place.node);
                 let report = Report::error(
@@ -73,13 +73,13 @@ impl Client {
                     format!("the connection to node {} broke: {error}", self.node_name(place.node)),
                 )
                 .detail("It is not known whether the statement took effect.");
-                self.broke_off(unit, torn, &report).await
+                self.broke_off(unit, torn, told, &report).await
             }
             Outcome::ServerFailed { message, torn } => {
                 self.end_lease(lease, place.node);
                 let report = Report::error(sqlstate::CONNECTION_FAILURE, message)
                     .detail(format!("Node {}.", self.node_name(place.node)));
-                self.broke_off(unit, torn, &report).await
+                self.broke_off(unit, torn, false, &report).await
             }
             // Both are run elsewhere before they get here.
             Outcome::Refused(_) => {
@@ -120,15 +120,21 @@ impl Client {
     }
 
     /// The server is gone in the middle of a unit.
-    async fn broke_off(&mut self, unit: &Unit, torn: bool, report: &Report) -> Life {
+    async fn broke_off(&mut self, unit: &Unit, torn: bool, told: bool, report: &Report) -> Life {
         let bound = !self.session.pins.is_empty();
-        // The rest of a transaction must not run as if it had never begun: PostgreSQL closes the connection, too.
-        let in_transaction = self.session.status != Status::Idle;
-        if torn || bound || in_transaction || !unit.is_whole() {
+        if torn || bound || !unit.is_whole() {
             return self.fatal(&Report { severity: build::Severity::Fatal, ..report.clone() }).await;
         }
+        if self.session.status != Status::Idle {
+            // The rest of a transaction must not run as if it had never begun.
+            self.session.lose(Lost::Told);
+        }
         self.drop_unit(unit);
-        self.fail(unit, report).await
+        if !told {
+            return self.fail(unit, report).await;
+        }
+        self.worker.count_error(report);
+        self.after_error(unit).await
     }
 
     /// The unit is not run: the client is told, and may go on.

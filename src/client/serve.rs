@@ -23,6 +23,7 @@ use crate::route::Level;
 use crate::session::collect::End;
 use crate::session::collect::{Collected, Collector, Context};
 use crate::session::pins::Pins;
+use crate::session::state::Lost;
 use crate::session::{Session, Unit};
 use crate::sql::Catalog;
 use crate::wire::build::{self, Report};
@@ -367,6 +368,16 @@ impl Client {
             lost |= frame.tag == crate::wire::server::tag::ERROR_RESPONSE;
             out.extend_from_slice(&server.input.split_to(frame.len));
         }
+        if lost && out.is_empty() && self.session.pins.is_empty() {
+            // It died without a word, between two statements of a transaction.
+            if let Some(lease) = self.lease.take() {
+                let node = lease.connection.node;
+                self.handle.rests();
+                self.end_lease(lease, node);
+            }
+            self.session.lose(Lost::Untold);
+            return Life::GoesOn;
+        }
         if lost {
             // PostgreSQL itself would close the connection: state that is lost cannot be made up for.
             if out.is_empty() {
@@ -395,12 +406,21 @@ impl Client {
         }
         let mut out = BytesMut::new();
         report.write(&mut out);
+        if self.say(&out).await == Life::Ends {
+            return Life::Ends;
+        }
+        self.after_error(unit).await
+    }
+
+    /// Ends a unit whose error the client has had.
+    pub(super) async fn after_error(&mut self, unit: &Unit) -> Life {
         if unit.end == End::Flushed {
             // The Sync is still to come, and brings ReadyForQuery.
             self.session.skipping = true;
-        } else {
-            build::ready_for_query(&mut out, self.session.status);
+            return Life::GoesOn;
         }
+        let mut out = BytesMut::new();
+        build::ready_for_query(&mut out, self.session.status);
         self.say(&out).await
     }
 

@@ -16,6 +16,7 @@ use crate::session::collect::End;
 use crate::session::local;
 use crate::session::notes::{Numbered, notes};
 use crate::session::pins::Pins;
+use crate::session::state::Lost;
 use crate::session::{Unit, Verdict};
 use crate::sql::{Access, Effects, Reason};
 use crate::topology::{NodeId, Role};
@@ -38,6 +39,8 @@ pub(super) enum TransactionKind {
 /// The most nodes that one unit is tried on.
 const MAX_TRIES: usize = 8;
 
+const SERVER_LOST: &str = "the server connection broke, and the transaction with it";
+
 impl Client {
     /// Runs the unit at the start of the input.
     pub(super) async fn unit(&mut self, unit: Unit) -> Life {
@@ -55,6 +58,9 @@ impl Client {
 
     /// Units that need no server.
     async fn answer_locally(&mut self, unit: &Unit) -> Option<Life> {
+        if let Some(lost) = self.session.lost {
+            return self.answer_lost(unit, lost).await;
+        }
         if !unit.is_whole() || self.session.status == Status::Failed {
             return None;
         }
@@ -89,6 +95,33 @@ impl Client {
         } else {
             return None;
         }
+        self.input.advance(unit.len);
+        Some(self.say(&out).await)
+    }
+
+    /// A unit of a transaction whose server is gone.
+    async fn answer_lost(&mut self, unit: &Unit, lost: Lost) -> Option<Life> {
+        if !unit.is_whole() {
+            return Some(self.fatal(&Report::fatal(sqlstate::CONNECTION_FAILURE, SERVER_LOST)).await);
+        }
+        if lost == Lost::Untold {
+            self.session.lost = Some(Lost::Told);
+            if unit.any {
+                self.input.advance(unit.len);
+                let report = Report::error(sqlstate::CONNECTION_FAILURE, SERVER_LOST);
+                return Some(self.fail(unit, &report).await);
+            }
+        }
+        let mut out = BytesMut::new();
+        let names = self.names.get();
+        let messages = self.input.get(..unit.len).unwrap_or_default();
+        let mut table = self.worker.statements.borrow_mut();
+        match local::answer_lost(messages, &mut self.session, &**names, &mut table, &mut out) {
+            local::LostAnswer::Given => {}
+            // The client goes on behind its end in the same breath; the server says no more than a warning to that.
+            local::LostAnswer::Over => return None,
+        }
+        drop(table);
         self.input.advance(unit.len);
         Some(self.say(&out).await)
     }

@@ -1,7 +1,7 @@
 //! Goes through what the server says: looks at the heads, and into the few bodies that matter.
 
 use super::exchange::{Broken, Exchange, Feed};
-use super::heal::refusal;
+use super::heal::{is_servers_end, refusal};
 use crate::session::Event;
 use crate::session::state::ServerChange;
 use crate::wire::Frame;
@@ -99,6 +99,13 @@ impl Exchange<'_, '_> {
                 }
                 let (session, statements) = (&mut *self.client.session, &mut self.server.statements);
                 self.server.replies.on_error(|undone| undone.undo(&mut session.statements, statements));
+                if Fields::new(body).is_fatal() && self.client_goes_on(Fields::new(body)) {
+                    let run = self.server.input.get(self.run..self.at).unwrap_or_default();
+                    self.to_client.extend_from_slice(run);
+                    Fields::new(body).write_as_error(&mut self.to_client);
+                    (self.at, self.run, self.told) = (end, end, true);
+                    return Ok(());
+                }
             }
             tag::COMMAND_COMPLETE | tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED if !in_setup => {
                 if self.refused.is_none() {
@@ -153,6 +160,12 @@ impl Exchange<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the client's session can go on after this fatal error of its server.
+    fn client_goes_on(&self, error: Fields<'_>) -> bool {
+        let holds_nothing = self.client.session.pins.is_empty() && !self.server.replies.in_setup();
+        holds_nothing && self.feed == Feed::Closed && is_servers_end(error)
     }
 
     /// Puts the message that ends at `end` where it belongs.

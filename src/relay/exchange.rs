@@ -36,6 +36,8 @@ pub enum Outcome {
         unseen: bool,
         /// Whether the client has seen a message only in part, so that no other can follow.
         torn: bool,
+        /// Whether the client has had the server's own word about it.
+        told: bool,
     },
     /// The server does not keep to the protocol, or did not take our own settings.
     ServerFailed {
@@ -121,6 +123,8 @@ pub struct Exchange<'a, 'b> {
     pub(super) ends_copy: bool,
     /// Part of the unit has been sent before what is fed now.
     pub(super) any_sent: bool,
+    /// The client has had the server's own word about its end.
+    pub(super) told: bool,
     taken: bool,
 }
 
@@ -156,6 +160,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
             simple: false,
             ends_copy: false,
             any_sent: false,
+            told: false,
             taken: false,
         }
     }
@@ -178,9 +183,12 @@ impl<'a, 'b> Exchange<'a, 'b> {
         match self.exchange(unit).await {
             Ok(outcome) => outcome,
             Err(Broken::Client) => Outcome::ClientGone,
-            Err(Broken::Server(error)) => {
-                Outcome::ServerLost { error, unseen: !self.seen && !self.taken, torn: self.is_torn() }
-            }
+            Err(Broken::Server(error)) => Outcome::ServerLost {
+                error,
+                unseen: !self.seen && !self.taken,
+                torn: self.is_torn(),
+                told: self.told,
+            },
             Err(Broken::Protocol(message)) => Outcome::ServerFailed { message, torn: self.is_torn() },
             Err(Broken::TooManyStatements) => Outcome::TooManyStatements,
         }

@@ -38,6 +38,15 @@ pub fn refusal(error: Fields<'_>) -> Option<Refusal> {
     }
 }
 
+/// Whether a fatal error tells of the server's end rather than of the client's: a session that holds nothing there can
+/// go on elsewhere. After the others, as a timeout of idle sessions, PostgreSQL means the client to be gone.
+#[must_use]
+pub fn is_servers_end(error: Fields<'_>) -> bool {
+    let state = error.sqlstate();
+    matches!(state, b"57P01" | b"57P02" | b"57P03" | b"57P04")
+        || [&b"08"[..], b"53", b"58", b"XX"].iter().any(|class| state.starts_with(class))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,6 +26,19 @@ enum Local {
     Show(String),
     Deallocate(Box<[u8]>),
     DeallocateAll,
+    /// The end of a transaction whose server is gone.
+    EndLost,
+    /// Anything else in it.
+    Refused,
+}
+
+/// What became of a unit in a transaction whose server is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LostAnswer {
+    /// It was answered.
+    Given,
+    /// The transaction has ended, and the unit has more to it: a server must run all of it.
+    Over,
 }
 
 /// The nodes at one moment, for those who ask.
@@ -39,6 +52,17 @@ pub struct Nodes<'a> {
 
 fn recognise(text: &[u8], names: &dyn Names, session: &Session) -> Option<Local> {
     let class = classify(text, names, session.dialect());
+    if session.lost.is_some() {
+        let ends = matches!(
+            class.first,
+            Command::Commit { chain: false, .. } | Command::Rollback { chain: false, .. }
+        );
+        return match class.statements {
+            0 => None,
+            1 if ends => Some(Local::EndLost),
+            _ => Some(Local::Refused),
+        };
+    }
     if class.statements != 1 {
         return None;
     }
@@ -138,6 +162,61 @@ pub fn answer(
     Some(())
 }
 
+/// Answers a unit of a transaction whose server is gone: PostgreSQL's own answers to a transaction that has failed.
+pub fn answer_lost(
+    unit: &[u8],
+    session: &mut Session,
+    names: &dyn Names,
+    table: &mut Statements,
+    out: &mut BytesMut,
+) -> LostAnswer {
+    if ends_and_goes_on(unit, session, names) {
+        session.end_lost();
+        return LostAnswer::Over;
+    }
+    let topology = Topology::default();
+    let nodes = Nodes { topology: &topology, now: Duration::ZERO };
+    Answer { session, names, nodes, table, bound: None, failed: false }.run(unit, out);
+    LostAnswer::Given
+}
+
+/// Whether a unit ends its transaction first, and has more to be run behind that.
+fn ends_and_goes_on(unit: &[u8], session: &Session, names: &dyn Names) -> bool {
+    let ends = |text: &[u8]| {
+        let class = classify(text, names, session.dialect());
+        let first = matches!(class.first, Command::Commit { .. } | Command::Rollback { .. });
+        (first, class.statements)
+    };
+    let mut first = None;
+    let mut executions = 0;
+    let mut rest = unit;
+    while let Ok(Some(frame)) = Frame::peek(rest) {
+        let body = frame.body(rest).unwrap_or_default();
+        let text = match frame.tag {
+            tag::QUERY => client::query(body),
+            tag::PARSE => Parse::read(body).map(|parse| parse.text),
+            tag::BIND => Bind::read(body).and_then(|bind| session.statements.text(bind.statement)),
+            _ => None,
+        };
+        if let (None, Some(text)) = (first, text) {
+            let (is_end, statements) = ends(text);
+            first = Some(is_end);
+            executions += if frame.tag == tag::QUERY { statements } else { 0 };
+        }
+        executions += u32::from(frame.tag == tag::EXECUTE);
+        rest = rest.get(frame.len..).unwrap_or_default();
+    }
+    first == Some(true) && executions > 1
+}
+
+fn aborted() -> Report {
+    Report::error(
+        sqlstate::IN_FAILED_TRANSACTION,
+        "current transaction is aborted, commands ignored until end of transaction block",
+    )
+    .detail("The server that ran the transaction is gone.")
+}
+
 struct Answer<'a> {
     session: &'a mut Session,
     names: &'a dyn Names,
@@ -161,7 +240,7 @@ impl Answer<'_> {
                 report.write(out);
                 self.failed = true;
             }
-            if frame.tag == tag::QUERY {
+            if matches!(frame.tag, tag::QUERY | tag::FUNCTION_CALL) {
                 self.failed = false;
                 build::ready_for_query(out, self.status());
             }
@@ -182,19 +261,30 @@ impl Answer<'_> {
         match kind {
             tag::QUERY => {
                 let local = client::query(body).and_then(|text| recognise(text, self.names, self.session));
-                if let Some(local) = local {
-                    describe(&local, out, false);
-                    self.execute(&local, out)?;
+                match local {
+                    Some(local) => {
+                        describe(&local, out, false);
+                        self.execute(&local, out)?;
+                    }
+                    None => build::bare(out, server_tag::EMPTY_QUERY),
                 }
             }
+            tag::FUNCTION_CALL => return Err(aborted()),
             tag::PARSE => {
                 if let Some(parse) = Parse::read(body) {
+                    if recognise(parse.text, self.names, self.session) == Some(Local::Refused) {
+                        return Err(aborted());
+                    }
                     self.parse(parse)?;
                     build::bare(out, server_tag::PARSE_COMPLETE);
                 }
             }
             tag::BIND => {
                 self.bound = Bind::read(body).and_then(|bind| self.local(bind.statement));
+                if self.bound == Some(Local::Refused) || (self.bound.is_none() && self.session.lost.is_some())
+                {
+                    return Err(aborted());
+                }
                 build::bare(out, server_tag::BIND_COMPLETE);
             }
             tag::DESCRIBE => match client::target(body) {
@@ -263,6 +353,11 @@ impl Answer<'_> {
                 self.session.statements.clear();
                 build::command_complete(out, "DEALLOCATE ALL");
             }
+            Local::EndLost => {
+                self.session.end_lost();
+                build::command_complete(out, "ROLLBACK");
+            }
+            Local::Refused => return Err(aborted()),
         }
         Ok(())
     }

@@ -25,6 +25,15 @@ pub struct LastRoute {
     pub why: Why,
 }
 
+/// A transaction whose server is gone: nothing but its end may follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// The client does not know yet: its next statement is answered with the reason.
+    Untold,
+    /// The client knows.
+    Told,
+}
+
 /// One client's session.
 #[derive(Debug)]
 pub struct Session {
@@ -48,6 +57,8 @@ pub struct Session {
     pub pins: Pins,
     /// Its transaction's status, as the client knows it.
     pub status: Status,
+    /// Its transaction's server is gone.
+    pub lost: Option<Lost>,
     /// A pipeline has failed: what comes is dropped up to its Sync.
     pub skipping: bool,
     /// Where its previous unit ran.
@@ -80,6 +91,7 @@ impl Session {
             changes: Changes::default(),
             pins: Pins::default(),
             status: Status::Idle,
+            lost: None,
             skipping: false,
             last: None,
         }
@@ -151,6 +163,19 @@ impl Session {
         } else {
             self.changes.rollback();
         }
+    }
+
+    /// The server of the transaction is gone, and with it the transaction.
+    pub fn lose(&mut self, lost: Lost) {
+        self.status = Status::Failed;
+        self.lost = Some(lost);
+        self.changes.rollback();
+    }
+
+    /// The client has ended the transaction that was lost.
+    pub fn end_lost(&mut self) {
+        self.status = Status::Idle;
+        self.lost = None;
     }
 
     /// A unit has ended: the server is ready again. `server` is what is in force on its connection.

@@ -1,5 +1,8 @@
 //! Views of the messages that a server sends.
 
+use bytes::BytesMut;
+
+use super::build;
 use super::frame::cstr;
 
 /// Type bytes of backend messages.
@@ -130,6 +133,18 @@ impl<'a> Fields<'a> {
     #[must_use]
     pub fn message(self) -> &'a [u8] {
         self.get(b'M').unwrap_or_default()
+    }
+
+    /// The same message as one after which the connection goes on.
+    pub fn write_as_error(self, out: &mut BytesMut) {
+        build::message(out, tag::ERROR_RESPONSE, |b| {
+            for (code, text) in self.iter() {
+                b.extend_from_slice(&[code]);
+                b.extend_from_slice(if matches!(code, b'S' | b'V') { b"ERROR" } else { text });
+                b.extend_from_slice(&[0]);
+            }
+            b.extend_from_slice(&[0]);
+        });
     }
 
     /// Whether the server closes the connection after this (field `V`, never localized).

@@ -14,6 +14,8 @@ pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
 pub const INVALID_PARAMETER_VALUE: &str = "22023";
 /// 25006: a write was told to go to a replica.
 pub const READ_ONLY_TRANSACTION: &str = "25006";
+/// 25P02: the transaction has failed, and waits for its end.
+pub const IN_FAILED_TRANSACTION: &str = "25P02";
 /// 26000: no prepared statement of that name.
 pub const INVALID_STATEMENT_NAME: &str = "26000";
 /// 28000: may not log in.

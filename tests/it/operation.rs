@@ -4,9 +4,11 @@ use std::fs;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use tidegate::demo::cluster::Cluster;
 use tidegate::demo::scrape::get;
 
 use crate::support::proxy::{PATIENCE, rows, sqlstate, value};
+use crate::support::wire::Wire;
 use crate::support::{Proxy, shared};
 
 fn tidegate(arguments: &[&str]) -> Output {
@@ -185,28 +187,64 @@ fn explain_tells_the_route_with_and_without_a_server() {
     assert_eq!(live.status.code(), Some(0));
 }
 
-#[tokio::test]
-async fn a_server_that_goes_away_inside_a_transaction_is_told_and_the_session_goes_on() {
-    let proxy = Proxy::start(shared()).await;
+/// A server that ends within a transaction: with a word of its own or without, in the midst of a statement or between
+/// two. The client hears of it, and its session goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_lost_inside_a_transaction_is_told_and_the_session_goes_on() {
+    let cluster = Cluster::start(1).unwrap();
+    let wire = Wire::to(cluster.primary().port).await;
+    let urls = [
+        cluster.primary().url().replace(&cluster.primary().port.to_string(), &wire.port.to_string()),
+        cluster.replica(0).url(),
+    ];
+    let proxy = Proxy::before(&urls, &[]).await;
+    proxy.connect().await.batch_execute("CREATE TABLE t (n int)").await.unwrap();
+
+    // In the midst of a statement, by an administrator: the server's own SQLSTATE.
     let client = proxy.connect().await;
-    client.batch_execute("BEGIN").await.unwrap();
+    client.batch_execute("BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
     let pid = value(&client, "SELECT pg_backend_pid()").await;
-    // In the midst of a statement: the server's own message, and then the session is free.
-    let killer = shared().primary().connect().await.unwrap();
     let victim = tokio::spawn(async move {
         let code = sqlstate(&client, "SELECT pg_sleep(60)").await;
         (client, code)
     });
-    while value(
-        &killer,
-        &format!("SELECT state FROM pg_stat_activity WHERE pid = {pid} AND query LIKE '%sleep%'"),
-    )
-    .await
-        != "active"
-    {}
+    let killer = cluster.primary().connect().await.unwrap();
+    let state = format!("SELECT state FROM pg_stat_activity WHERE pid = {pid} AND query LIKE '%sleep%'");
+    while value(&killer, &state).await != "active" {}
     killer.batch_execute(&format!("SELECT pg_terminate_backend({pid})")).await.unwrap();
     let (client, code) = victim.await.unwrap();
     assert_eq!(code, "57P01");
-    drop(client);
-    assert_eq!(value(&proxy.connect().await, "SELECT 1").await, "1");
+    assert_eq!(sqlstate(&client, "SELECT 1").await, "25P02");
+    assert_eq!(sqlstate(&client, "").await, "");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(value(&client, "SELECT count(*) FROM t").await, "0");
+
+    // Without a word: the network breaks, once in the midst of a statement and once between two.
+    for between in [false, true] {
+        client.batch_execute("BEGIN").await.unwrap();
+        client.execute("INSERT INTO t VALUES ($1)", &[&2]).await.unwrap();
+        let code = if between {
+            wire.cut();
+            sqlstate(&client, "SELECT 1").await
+        } else {
+            let statement = async { sqlstate(&client, "SELECT pg_sleep(60)").await };
+            let cut = async {
+                while value(&killer, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%sleep(60)%' AND state = 'active' AND pid <> pg_backend_pid()").await == "0" {}
+                wire.cut();
+            };
+            tokio::join!(statement, cut).0
+        };
+        assert_eq!(code, "08006", "between: {between}");
+        let error = client.query("SELECT $1::int", &[&1]).await.unwrap_err();
+        assert_eq!(error.code().map(|c| c.code()), Some("25P02"), "{error:?}");
+        // As extended queries, too.
+        let statement = client.prepare("ROLLBACK").await.unwrap();
+        client.execute(&statement, &[]).await.unwrap();
+        let began = Instant::now();
+        while sqlstate(&client, "INSERT INTO t VALUES (3)").await != "" {
+            assert!(began.elapsed() < PATIENCE, "the primary is back");
+        }
+        assert_eq!(value(&client, "DELETE FROM t WHERE n = 3 RETURNING n").await, "3");
+        assert_eq!(value(&client, "SELECT count(*) FROM t").await, "0", "nothing of the lost transaction");
+    }
 }

@@ -1,4 +1,4 @@
-//! A network between the proxy and a node, which can go silent.
+//! A network between the proxy and a node, which can go silent, or break.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 /// Passes connections on to a port.
 pub(crate) struct Wire {
     pub(crate) port: u16,
     /// Connections of an older generation pass nothing on any more, not even their end.
     generation: Arc<AtomicU32>,
+    /// With each change the connections that there are end.
+    breaks: watch::Sender<u32>,
 }
 
 impl Wire {
@@ -19,6 +22,7 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let generation = Arc::new(AtomicU32::new(0));
+        let (breaks, broken) = watch::channel(0);
         let current = generation.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -26,16 +30,30 @@ impl Wire {
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
                 let born = current.load(Ordering::SeqCst);
-                tokio::spawn(pass(from_client, to_server, born, current.clone()));
-                tokio::spawn(pass(from_server, to_client, born, current.clone()));
+                let both = [(from_client, to_server), (from_server, to_client)];
+                for (from, to) in both {
+                    let (current, mut broken) = (current.clone(), broken.clone());
+                    broken.mark_unchanged();
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            () = pass(from, to, born, current) => {}
+                            _ = broken.changed() => {}
+                        }
+                    });
+                }
             }
         });
-        Self { port, generation }
+        Self { port, generation, breaks }
     }
 
     /// From now on nobody hears anything on the connections that there are; new ones work.
     pub(crate) fn silence(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Ends all connections; new ones work.
+    pub(crate) fn cut(&self) {
+        self.breaks.send_modify(|n| *n += 1);
     }
 }
 
