@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tidegate::session::collect::Context;
 use tidegate::session::prepared::Statements;
-use tidegate::session::translate::Translator;
+use tidegate::session::translate::{Sharing, Translator};
 use tidegate::session::{ClientStatements, Collector, Replies, ServerStatements, SettingsMap};
 use tidegate::sql::{Catalog, Dialect};
 use tidegate::wire::Frame;
@@ -79,6 +79,7 @@ fn translate(c: &mut Criterion) {
                 replies: &mut replies,
                 limit: 500,
                 settings: &settings,
+                sharing: Sharing::Generation(0),
             };
             translator.translate(black_box(&unit), &mut out)
         });

@@ -38,10 +38,11 @@ impl Client {
         }
         self.worker.polls.flowed(place.node);
         self.session.last = Some(LastRoute { node: place.node, role: place.role, why: place.why });
+        self.defines |= unit.verdict.effects.has(Effects::DDL);
         match outcome {
             Outcome::Done(Status::Idle) => {
                 self.record(place.node, lease.connection.epoch);
-                if unit.verdict.effects.has(Effects::DDL) {
+                if std::mem::take(&mut self.defines) {
                     self.catalog.refresh();
                 }
                 if self.session.pins.is_empty() {

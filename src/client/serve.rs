@@ -26,6 +26,7 @@ use crate::session::pins::Pins;
 use crate::session::state::Lost;
 use crate::session::{Session, Unit};
 use crate::sql::Catalog;
+use crate::sql::command::Modes;
 use crate::wire::build::{self, Report};
 use crate::wire::client::tag;
 use crate::wire::server::Status;
@@ -49,6 +50,10 @@ pub(super) struct Client {
     pub(super) lease: Option<Lease>,
     /// What the transaction that is under way counts as.
     pub(super) transaction: unit::TransactionKind,
+    /// The transaction under way changes definitions.
+    pub(super) defines: bool,
+    /// The modes of a READ ONLY transaction on a replica in which nothing has run yet.
+    pub(super) begun: Option<Modes>,
     /// The unit under way still stands at the start of the input.
     pub(super) pending_unit: bool,
     /// Bytes of stray COPY data still to be dropped.
@@ -125,6 +130,8 @@ pub async fn client(worker: Rc<Worker>, mut stream: Stream, mut input: BytesMut)
                 collector: Collector::default(),
                 lease: None,
                 transaction: unit::TransactionKind::default(),
+                defines: false,
+                begun: None,
                 pending_unit: false,
                 skip: 0,
                 counted_pins: Pins::default(),

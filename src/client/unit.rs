@@ -10,14 +10,16 @@ use super::serve::{Client, Life};
 use crate::pool::Lease;
 use crate::relay::exchange::{ClientSide, Plan, Undo};
 use crate::relay::heal::Refusal;
-use crate::relay::{Exchange, Outcome};
+use crate::relay::{Exchange, Outcome, begin, settle};
 use crate::route::{Ask, RouteHint, Want, Why};
 use crate::session::collect::End;
 use crate::session::local;
 use crate::session::notes::{Numbered, notes};
 use crate::session::pins::Pins;
-use crate::session::state::Lost;
+use crate::session::state::{LastRoute, Lost};
+use crate::session::translate::Sharing;
 use crate::session::{Unit, Verdict};
+use crate::sql::command::{Isolation, Modes};
 use crate::sql::{Access, Effects, Reason};
 use crate::topology::{NodeId, Role};
 use crate::wire::Frame;
@@ -38,6 +40,15 @@ pub(super) enum TransactionKind {
 
 /// The most nodes that one unit is tried on.
 const MAX_TRIES: usize = 8;
+
+fn binding_on_replica() -> Report {
+    Report::error(
+        sqlstate::READ_ONLY_TRANSACTION,
+        "this statement cannot run in a READ ONLY transaction that has read from a replica",
+    )
+    .detail("It would bind the session to the replica, or take a lock there that nobody else sees.")
+    .hint("Make it the first statement of its transaction, or begin with /* tidegate: route=primary */.")
+}
 
 const SERVER_LOST: &str = "the server connection broke, and the transaction with it";
 
@@ -129,6 +140,40 @@ impl Client {
     /// The next unit of a transaction, or of a session that is bound to its server.
     async fn run_on_lease(&mut self, unit: Unit) -> Life {
         let Some(mut lease) = self.lease.take() else { return Life::Ends };
+        let begun = self.begun.take();
+        let on_replica = self.role(lease.connection.node) == Role::Replica;
+        let many = unit.verdict.statements > 1;
+        if self.session.status == Status::Failed && many && unit.verdict.binds() && on_replica {
+            // The first of them may end the transaction, and then the others must not run there.
+            let node = lease.connection.node;
+            self.end_lease(lease, node);
+            self.session.lose(Lost::Told);
+            return match self.answer_lost(&unit, Lost::Told).await {
+                Some(life) => life,
+                None => self.run_placed(unit).await,
+            };
+        }
+        if self.session.status == Status::Transaction
+            && (unit.verdict.binds() || unit.verdict.read_write)
+            && on_replica
+        {
+            match begun {
+                Some(modes) => match self.move_to_primary(lease, modes, &unit).await {
+                    Ok(moved) => lease = moved,
+                    Err(report) => {
+                        self.session.lose(Lost::Told);
+                        return self.give_up(&unit, &report).await;
+                    }
+                },
+                None if unit.verdict.binds() => {
+                    let node = lease.connection.node;
+                    self.end_lease(lease, node);
+                    self.session.lose(Lost::Told);
+                    return self.give_up(&unit, &binding_on_replica()).await;
+                }
+                None => {}
+            }
+        }
         let node = lease.connection.node;
         if self.session.status == Status::Idle {
             self.transaction = self.kind_of(&unit, node);
@@ -148,9 +193,47 @@ impl Client {
                 self.session.last.map_or(Why::Pinned, |l| l.why)
             },
         };
-        let plan = Plan { may_heal: false, is_read: false, statement_limit: self.statement_limit() };
+        let sharing = self.sharing(&unit);
+        let plan = Plan { may_heal: false, is_read: false, statement_limit: self.statement_limit(), sharing };
         let outcome = self.exchange(&mut lease, &unit, plan).await;
         self.after(lease, place, &unit, outcome).await
+    }
+
+    /// Goes on with a READ ONLY transaction, in which nothing has run yet, on the primary.
+    async fn move_to_primary(&mut self, old: Lease, modes: Modes, unit: &Unit) -> Result<Lease, Report> {
+        let node = old.connection.node;
+        old.connection.close();
+        self.worker.pools.borrow_mut().seat(node, old.permit);
+        self.handle.rests();
+        let why = match unit.verdict.access() {
+            Access::Primary(reason) => Why::Statement(reason),
+            Access::Read => Why::Unjudged,
+        };
+        let place = self.place(unit, Some(why), &[], self.worker.now()).await?;
+        let taken = lease(&self.worker, place.node, self.key, &self.identity, &self.handle).await;
+        let mut lease = taken.map_err(|error| match error {
+            NoLease::Refused(report) => report,
+            NoLease::Unreachable(why) => Report::error(sqlstate::CANNOT_CONNECT, why),
+        })?;
+        let isolation = match modes.isolation {
+            Some(Isolation::ReadCommitted) => " ISOLATION LEVEL READ COMMITTED",
+            Some(Isolation::RepeatableRead) => " ISOLATION LEVEL REPEATABLE READ",
+            Some(Isolation::Serializable) => " ISOLATION LEVEL SERIALIZABLE",
+            None => "",
+        };
+        let mode = if modes.read_only == Some(true) { " READ ONLY" } else { "" };
+        let mut ready = settle(&mut lease.connection, &self.session.settings).await;
+        if ready.is_ok() {
+            ready = begin(&mut lease.connection, &format!("BEGIN{isolation}{mode}")).await;
+        }
+        if let Err(error) = ready {
+            let report = Report::error(sqlstate::CONNECTION_FAILURE, error.to_string());
+            self.end_lease(lease, place.node);
+            return Err(report);
+        }
+        self.transaction = TransactionKind::MayWrite;
+        self.session.last = Some(LastRoute { node: place.node, role: place.role, why });
+        Ok(lease)
     }
 
     /// A unit that finds its own server.
@@ -196,8 +279,11 @@ impl Client {
                     .effects
                     .has(Effects::EXTERNAL.with(Effects::ADVISORY_LOCK).with(Effects::SEED));
             let is_read = unit.is_read() && !self.session.hides_ascii();
-            let plan = Plan { may_heal, is_read, statement_limit: self.statement_limit() };
+            let sharing = self.sharing(&unit);
+            let plan = Plan { may_heal, is_read, statement_limit: self.statement_limit(), sharing };
             self.transaction = self.kind_of(&unit, place.node);
+            let alone = place.role == Role::Replica && unit.is_judged() && unit.verdict.statements == 1;
+            self.begun = unit.verdict.begin.filter(|_| alone);
             self.worker.metrics.added_latency(self.worker.now().saturating_sub(began));
             let outcome = self.exchange(&mut lease, &unit, plan).await;
             match outcome {
@@ -326,7 +412,9 @@ impl Client {
             self.session.pins.add(Pins::SETTINGS);
         }
         // What no rollback takes back binds the session even if its statement fails.
-        self.session.pins.add(Pins::kept_by_errors(unit.verdict.effects));
+        if self.session.status != Status::Failed || unit.verdict.statements > 1 {
+            self.session.pins.add(Pins::kept_by_errors(unit.verdict.effects));
+        }
         if !unit.is_whole() {
             if unit.verdict.is_stateful() {
                 self.session.pins.add(Pins::SETTINGS);
@@ -401,6 +489,14 @@ impl Client {
 
     pub(super) fn node_name(&self, node: NodeId) -> String {
         self.worker.topology().node(node).map_or_else(String::new, |n| n.name.to_string())
+    }
+
+    fn sharing(&self, unit: &Unit) -> Sharing {
+        if !self.session.pins.is_empty() || self.defines || unit.verdict.of_session || !unit.is_judged() {
+            Sharing::Nobody
+        } else {
+            Sharing::Generation(self.catalog.generation())
+        }
     }
 
     fn statement_limit(&self) -> usize {

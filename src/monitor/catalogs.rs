@@ -1,7 +1,7 @@
 //! What is known of the names in each database, read on a connection of our own.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ const READ_LIMIT: Duration = Duration::from_secs(30);
 pub struct CatalogCell {
     catalog: Arc<Published<Catalog>>,
     known: AtomicBool,
+    generation: AtomicU64,
     refresh: Notify,
 }
 
@@ -39,6 +40,7 @@ impl CatalogCell {
         Arc::new(Self {
             catalog: Published::new(Catalog::builtin()),
             known: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
             refresh: Notify::new(),
         })
     }
@@ -53,8 +55,14 @@ impl CatalogCell {
         self.known.load(Ordering::Relaxed)
     }
 
+    /// Counts the times that definitions in the database may have changed.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
     /// Asks for it to be read again: DDL was seen.
     pub fn refresh(&self) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
         self.refresh.notify_one();
     }
 }
@@ -148,6 +156,7 @@ async fn follow(
             let overrides = overrides_of(Some(&settings.load()));
             let rows = timeout(READ_LIMIT, read(&client)).await.map_err(|_| "too slow".to_owned())??;
             cell.catalog.store(Arc::new(Catalog::build(rows, &overrides)));
+            cell.generation.fetch_add(1, Ordering::Relaxed);
             cell.known.store(true, Ordering::Relaxed);
         }
         rung = timeout(LOOK_EVERY, cell.refresh.notified()).await.is_ok();

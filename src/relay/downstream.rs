@@ -129,6 +129,9 @@ impl Exchange<'_, '_> {
                 if let Some((name, value)) = parameter_status(body) {
                     let (name, value) = (name.to_vec(), value.to_vec());
                     self.server.parameter(&name, &value);
+                    if !in_setup {
+                        self.client.session.reported.report(&name, &value);
+                    }
                 }
             }
             tag::COPY_IN | tag::COPY_BOTH if !in_setup => {

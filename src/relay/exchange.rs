@@ -14,7 +14,7 @@ use crate::server::Connection;
 use crate::session::collect::End;
 use crate::session::notes::Numbered;
 use crate::session::settings::SettingsMap;
-use crate::session::translate::Translator;
+use crate::session::translate::{Sharing, Translator};
 use crate::session::{Expect, Session, SharedStatement, Statements, Unit};
 use crate::wire::build;
 use crate::wire::client::SYNC_MESSAGE;
@@ -72,6 +72,8 @@ pub struct Plan {
     pub is_read: bool,
     /// The most prepared statements per server connection.
     pub statement_limit: usize,
+    /// With whom the unit's prepared statements are shared.
+    pub sharing: Sharing,
 }
 
 /// What the client still adds to the unit.
@@ -307,8 +309,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
     fn hand_over(&mut self, unit: &Unit) -> Result<(), Broken> {
         let messages = self.client.input.get(..unit.len).unwrap_or_default();
         let mut table = self.table.borrow_mut();
-        let limit = self.plan.statement_limit;
-        let mut translator = translator(self.client.session, self.server, &mut table, limit);
+        let mut translator = translator(self.client.session, self.server, &mut table, self.plan);
         translator.evict(&mut self.to_server);
         if unit.named || unit.end != End::Closed {
             // Flush is not for the server: it answers at once to the Sync that stands in its place.
@@ -435,15 +436,16 @@ pub(super) fn translator<'a>(
     session: &'a mut Session,
     server: &'a mut Connection,
     table: &'a mut Statements,
-    limit: usize,
+    plan: Plan,
 ) -> Translator<'a> {
     Translator {
         client: &mut session.statements,
         server: &mut server.statements,
         table,
         replies: &mut server.replies,
-        limit,
+        limit: plan.statement_limit,
         settings: &session.settings,
+        sharing: plan.sharing,
     }
 }
 

@@ -39,8 +39,25 @@ pub async fn settle(server: &mut Connection, target: &Rc<SettingsMap>) -> Result
         server.settings = target.clone();
         return Ok(());
     }
+    query(server, &sql, Status::Idle).await?;
+    server.settings = target.clone();
+    Ok(())
+}
+
+/// Begins a transaction on the connection, which has no unit under way.
+///
+/// # Errors
+/// As [`settle`].
+pub async fn begin(server: &mut Connection, sql: &str) -> Result<(), SettleError> {
+    query(server, sql.as_bytes(), Status::Transaction).await?;
+    server.status = Status::Transaction;
+    Ok(())
+}
+
+/// Runs a Query of ours, after which the server must be in that state.
+async fn query(server: &mut Connection, sql: &[u8], after: Status) -> Result<(), SettleError> {
     let mut query = BytesMut::with_capacity(sql.len() + 16);
-    build::query(&mut query, &sql);
+    build::query(&mut query, sql);
     server.tainted = true;
     // A Query ends the life of the unnamed statement.
     server.statements.unnamed = 0;
@@ -64,16 +81,15 @@ pub async fn settle(server: &mut Connection, target: &Rc<SettingsMap>) -> Result
                     }
                 }
                 tag::READY_FOR_QUERY => {
-                    let idle = body.first().copied().and_then(Status::from_byte) == Some(Status::Idle);
+                    let status = body.first().copied().and_then(Status::from_byte);
                     server.input.advance(frame.len);
                     if let Some(refused) = refused {
                         return Err(refused);
                     }
-                    if !idle {
+                    if status != Some(after) {
                         return Err(invalid_data("a server is in a transaction that was not begun").into());
                     }
                     server.tainted = false;
-                    server.settings = target.clone();
                     return Ok(());
                 }
                 _ => {}

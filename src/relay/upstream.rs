@@ -103,8 +103,7 @@ impl Exchange<'_, '_> {
             tag::BIND if here < frame.len && (here >= MAX_NAMES || frame.len > HIGH_WATER) => {
                 let message = &self.client.input[..];
                 let mut table = self.table.borrow_mut();
-                let limit = self.plan.statement_limit;
-                let mut translator = translator(self.client.session, self.server, &mut table, limit);
+                let mut translator = translator(self.client.session, self.server, &mut table, self.plan);
                 let Some(used) = translator.bind_head(frame, message, &mut self.to_server) else {
                     return if here >= MAX_NAMES { Err(Broken::Client) } else { Ok(false) };
                 };
@@ -134,8 +133,7 @@ impl Exchange<'_, '_> {
     fn translate(&mut self, frame: Frame) -> Result<(), Broken> {
         let message = self.client.input.get(..frame.len).unwrap_or_default();
         let mut table = self.table.borrow_mut();
-        let mut translator =
-            translator(self.client.session, self.server, &mut table, self.plan.statement_limit);
+        let mut translator = translator(self.client.session, self.server, &mut table, self.plan);
         translator.translate(message, &mut self.to_server).map_err(|_| Broken::TooManyStatements)?;
         self.client.input.advance(frame.len);
         if self.pass == 0 {

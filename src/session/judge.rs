@@ -45,6 +45,10 @@ pub struct Verdict {
     pub begin: Option<Modes>,
     /// Whether everything but that BEGIN is a read.
     rest_reads: bool,
+    /// A text has to do with the session's state: what it means may hang on objects of the session's own.
+    pub of_session: bool,
+    /// A text starts with SET TRANSACTION READ WRITE.
+    pub read_write: bool,
     /// The first hint in a comment.
     pub hint: Hints,
 }
@@ -57,6 +61,7 @@ pub struct Brief {
     statements: u32,
     effects: Effects,
     begin: Option<Modes>,
+    read_write: bool,
     hint: Hints,
 }
 
@@ -68,6 +73,7 @@ impl Default for Brief {
             statements: 0,
             effects: Effects::default(),
             begin: None,
+            read_write: false,
             hint: Hints::default(),
         }
     }
@@ -86,6 +92,7 @@ impl Brief {
             statements: class.statements,
             effects: class.effects,
             begin,
+            read_write: matches!(class.first, Command::SetTransaction(modes) if modes.read_only == Some(false)),
             hint: Hints::read(text),
         }
     }
@@ -98,6 +105,8 @@ impl Verdict {
             self.hint = class.hint;
         }
         self.effects = self.effects.with(class.effects);
+        self.read_write |= class.read_write;
+        self.of_session |= class.access == Access::Primary(Reason::SessionState);
         if class.statements == 0 {
             return;
         }
@@ -138,6 +147,22 @@ impl Verdict {
             None => Access::Read,
             Some(reason) => Access::Primary(reason),
         }
+    }
+
+    /// Whether the unit, in a READ ONLY transaction, would leave something on its server that must not be on a replica:
+    /// state that binds the session to it, or a lock that nobody on the primary would see.
+    #[must_use]
+    pub fn binds(&self) -> bool {
+        const BINDING: Effects = Effects::UNKNOWN_SETTINGS
+            .with(Effects::TEMPORARY)
+            .with(Effects::ADVISORY_LOCK)
+            .with(Effects::LISTEN)
+            .with(Effects::HOLD_CURSOR)
+            .with(Effects::LOAD)
+            .with(Effects::SQL_PREPARE)
+            .with(Effects::SEED)
+            .with(Effects::EXTERNAL);
+        self.effects.has(BINDING) || self.access() == Access::Primary(Reason::Lock)
     }
 
     /// Whether the unit changes anything that the session keeps track of.

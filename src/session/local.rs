@@ -214,7 +214,6 @@ fn aborted() -> Report {
         sqlstate::IN_FAILED_TRANSACTION,
         "current transaction is aborted, commands ignored until end of transaction block",
     )
-    .detail("The server that ran the transaction is gone.")
 }
 
 struct Answer<'a> {

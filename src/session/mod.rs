@@ -15,6 +15,7 @@ pub mod notes;
 pub mod pins;
 pub mod prepared;
 pub mod replies;
+pub mod reported;
 pub mod settings;
 pub mod state;
 #[cfg(test)]

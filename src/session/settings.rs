@@ -152,6 +152,10 @@ impl SettingsMap {
             Ok(at) => self.entries.get(at).is_none_or(|old| old.sql != entry.sql),
             Err(_) => true,
         };
+        if self.marks.serializable {
+            // The statements that follow are one transaction, and no standby takes a serializable one.
+            sql.extend_from_slice(b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED;");
+        }
         for identity in ["role", "session_authorization"] {
             if self.find(identity).is_ok() {
                 push_reset(identity, sql);

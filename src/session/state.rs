@@ -6,6 +6,7 @@ use super::freshness::Freshness;
 use super::notes::Note;
 use super::pins::Pins;
 use super::prepared::ClientStatements;
+use super::reported::Reported;
 use super::settings::{Full, SettingsMap};
 use super::transaction::Changes;
 use crate::lsn::Token;
@@ -53,6 +54,8 @@ pub struct Session {
     pub base: Rc<SettingsMap>,
     /// Changes of settings that wait for their transaction's end.
     pub changes: Changes,
+    /// Changes of settings that its servers report.
+    pub reported: Reported,
     /// What binds it to a server.
     pub pins: Pins,
     /// Its transaction's status, as the client knows it.
@@ -89,6 +92,7 @@ impl Session {
             settings: base.clone(),
             base,
             changes: Changes::default(),
+            reported: Reported::default(),
             pins: Pins::default(),
             status: Status::Idle,
             lost: None,
@@ -125,7 +129,10 @@ impl Session {
     /// server connection that ran it.
     pub fn note(&mut self, note: Note, tag: &[u8], server: &mut Rc<SettingsMap>) -> ServerChange {
         match note {
-            Note::Change(change) => self.changes.change(change),
+            Note::Change(change) => {
+                self.reported.note(&change);
+                self.changes.change(change);
+            }
             Note::Savepoint(name) => self.changes.savepoint(&name),
             Note::Release(name) => self.changes.release(&name),
             Note::RollbackTo(name) => self.changes.rollback_to(&name),
@@ -142,6 +149,7 @@ impl Session {
             Note::DiscardAll => {
                 self.statements.clear();
                 self.changes.rollback();
+                self.reported.note_all();
                 self.settings = self.base.clone();
                 return ServerChange::Bare;
             }
@@ -186,6 +194,22 @@ impl Session {
                 self.changes.rollback();
             } else {
                 self.commit(server);
+            }
+        }
+        if status == Status::Idle && !self.reported.is_empty() {
+            self.follow_reports(server);
+        }
+    }
+
+    /// Makes what a function has set the session's own, so that it goes with it and stays with nobody else.
+    fn follow_reports(&mut self, server: &mut Rc<SettingsMap>) {
+        for (name, value) in self.reported.take() {
+            if self.settings.value(name) == Some(&*value) && server.value(name) == Some(&*value) {
+                continue;
+            }
+            let settings = Rc::make_mut(&mut self.settings).set_startup(name, &value);
+            if settings.and(Rc::make_mut(server).set_startup(name, &value)).is_err() {
+                self.pins.add(Pins::SETTINGS);
             }
         }
     }

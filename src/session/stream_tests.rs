@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::collect::{Collected, Collector, Context, End, Unit};
 use super::prepared::{ClientStatements, ServerStatements, Statements};
 use super::replies::{Event, Expect, Replies};
-use super::translate::Translator;
+use super::translate::{Sharing, Translator};
 use crate::sql::{Catalog, Dialect};
 use crate::wire::client::{self, Bind, Parse, SYNC_MESSAGE, Target, tag};
 use crate::wire::frame::{HEADER, cstr};
@@ -277,6 +277,7 @@ impl Server {
             replies: &mut self.replies,
             limit: 2,
             settings: &SettingsMap::default(),
+            sharing: Sharing::Generation(0),
         };
         if unit.is_some() {
             translator.evict(&mut self.input);
@@ -321,6 +322,7 @@ impl Server {
                     replies: &mut self.replies,
                     limit: 2,
                     settings: &SettingsMap::default(),
+                    sharing: Sharing::Generation(0),
                 };
                 translator.passed_unnamed(&session.input[start..end]);
             }

@@ -27,8 +27,14 @@ impl Change {
     /// The map is full.
     pub fn apply(&self, settings: &mut SettingsMap, base: &SettingsMap) -> Result<(), Full> {
         match self {
-            Self::Set { name, sql, value } => settings.set(name, sql, value),
-            Self::Reset(name) => settings.reset_to(name, base),
+            Self::Set { name, sql, value } => {
+                Self::end_role(name, settings);
+                settings.set(name, sql, value)
+            }
+            Self::Reset(name) => {
+                Self::end_role(name, settings);
+                settings.reset_to(name, base)
+            }
             Self::ResetAll => {
                 // RESET ALL leaves role and session authorization as they are (`GUC_NO_RESET_ALL`).
                 let mut kept = base.clone();
@@ -38,6 +44,24 @@ impl Change {
                 *settings = kept;
                 Ok(())
             }
+        }
+    }
+}
+
+impl Change {
+    /// Whoever becomes another session user has no role (`SetSessionAuthorization` in miscinit.c).
+    fn end_role(name: &str, settings: &mut SettingsMap) {
+        if name == "session_authorization" {
+            settings.reset("role");
+        }
+    }
+
+    /// The parameter; `None` for all.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Set { name, .. } | Self::Reset(name) => Some(name),
+            Self::ResetAll => None,
         }
     }
 }

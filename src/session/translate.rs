@@ -30,6 +30,18 @@ pub struct Translator<'a> {
     pub limit: usize,
     /// The session's settings, some of which decide what names in a text mean.
     pub settings: &'a SettingsMap,
+    /// With whom new statements are shared.
+    pub sharing: Sharing,
+}
+
+/// With whom a session's new prepared statements are shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// With every session that prepares the same in this generation of the database: another one begins when a
+    /// definition may have changed, since a server keeps to the columns that a statement had when it was parsed.
+    Generation(u64),
+    /// With nobody: what the statement means hangs on objects of the session's own, as cursors and temporary tables.
+    Nobody,
 }
 
 impl Translator<'_> {
@@ -142,7 +154,11 @@ impl Translator<'_> {
             self.replies.expect(Expect::Parse { own: false, statement: None, before: None });
             return Ok(());
         }
-        let statement = self.table.intern(parse.text, parse.types, self.settings.plan_key());
+        let key = match self.sharing {
+            Sharing::Generation(generation) => self.settings.plan_key().rotate_left(1) ^ generation,
+            Sharing::Nobody => self.table.number().reverse_bits(),
+        };
+        let statement = self.table.intern(parse.text, parse.types, key);
         self.client.insert(parse.name, statement.clone()).map_err(|_| TooMany)?;
         let before = Some(Before::Named { name: parse.name.into(), statement: None });
         if self.server.touch(statement.id) {
@@ -258,6 +274,7 @@ mod tests {
                 replies: &mut self.replies,
                 limit: 2,
                 settings: &SettingsMap::default(),
+                sharing: Sharing::Generation(0),
             };
             translator.evict(&mut out);
             translator.translate(messages, &mut out).unwrap();

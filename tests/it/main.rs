@@ -11,3 +11,4 @@ mod operation;
 mod pooling;
 mod protocol;
 mod routing;
+mod twins;

@@ -185,3 +185,39 @@ async fn prepared_statements_follow_their_client() {
     a.batch_execute("DEALLOCATE ALL").await.unwrap();
     assert_eq!(sqlstate(&a, "EXECUTE mine").await, "26000");
 }
+
+/// A server keeps to the columns that a statement had when it was parsed: whoever prepares after the table has changed
+/// must not get what another client had prepared before.
+#[tokio::test]
+async fn statements_prepared_after_a_change_of_definitions_are_new_ones() {
+    database("pooling_ddl").await;
+    let variables = [("TIDEGATE_POOL_SIZE", "1"), ("TIDEGATE_WORKERS", "1")];
+    let proxy = Proxy::with(shared(), &variables).await;
+    let (a, b) = (proxy.connect_to("pooling_ddl").await, proxy.connect_to("pooling_ddl").await);
+    a.batch_execute("SET tidegate.route = primary; CREATE TABLE t AS SELECT 1 AS n").await.unwrap_err();
+    a.batch_execute("SET tidegate.route = primary").await.unwrap();
+    b.batch_execute("SET tidegate.route = primary").await.unwrap();
+    a.batch_execute("CREATE TABLE t AS SELECT 1 AS n").await.unwrap();
+    let old = a.prepare("SELECT * FROM t").await.unwrap();
+    assert_eq!(a.query_one(&old, &[]).await.unwrap().len(), 1);
+    b.batch_execute("BEGIN; ALTER TABLE t ADD m int").await.unwrap();
+    let within = b.prepare("SELECT * FROM t").await.unwrap();
+    assert_eq!(b.query_one(&within, &[]).await.unwrap().len(), 2);
+    b.batch_execute("COMMIT").await.unwrap();
+    let after = b.prepare("SELECT * FROM t").await.unwrap();
+    assert_eq!(b.query_one(&after, &[]).await.unwrap().len(), 2);
+    // What was prepared before is refused, as PostgreSQL does it.
+    let refused = a.query_one(&old, &[]).await.unwrap_err();
+    assert_eq!(refused.code().map(|c| c.code()), Some("0A000"), "{refused:?}");
+    let new = a.prepare("SELECT * FROM t").await.unwrap();
+    assert_eq!(a.query_one(&new, &[]).await.unwrap().len(), 2);
+    // A cursor is the session's own: what FETCH brings is told by nobody else's statement.
+    for client in [&a, &b] {
+        for columns in ["1 AS a", "1 AS a, 2 AS b"] {
+            client.batch_execute(&format!("BEGIN; DECLARE c CURSOR FOR SELECT {columns}")).await.unwrap();
+            let fetch = client.prepare("FETCH 1 FROM c").await.unwrap();
+            assert_eq!(client.query_one(&fetch, &[]).await.unwrap().len(), columns.split(',').count());
+            client.batch_execute("COMMIT").await.unwrap();
+        }
+    }
+}

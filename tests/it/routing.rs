@@ -110,6 +110,35 @@ async fn transactions_stay_where_they_began() {
     client.batch_execute("COMMIT").await.unwrap();
 }
 
+/// A lock taken on a replica would be held from nobody, and state left there would bind the session to it.
+#[tokio::test]
+async fn what_does_not_belong_on_a_replica_takes_a_read_only_transaction_to_the_primary() {
+    let proxy = Proxy::start(shared()).await;
+    let client = proxy.connect().await;
+    for begin in ["BEGIN READ ONLY", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"] {
+        client.batch_execute(begin).await.unwrap();
+        assert_eq!(last_route(&client).await.1, "replica");
+        assert_eq!(value(&client, "SELECT pg_try_advisory_xact_lock(4711)").await, "t");
+        assert_eq!(last_route(&client).await.1, "primary");
+        assert_eq!(value(&client, "SHOW transaction_read_only").await, "on");
+        let isolation = if begin.contains("REPEATABLE") { "repeatable read" } else { "read committed" };
+        assert_eq!(value(&client, "SHOW transaction_isolation").await, isolation);
+        client.batch_execute("COMMIT").await.unwrap();
+    }
+    client.batch_execute("BEGIN READ ONLY").await.unwrap();
+    client.batch_execute("SET TRANSACTION READ WRITE").await.unwrap();
+    client.batch_execute("CREATE TEMP TABLE here (n int)").await.unwrap();
+    client.batch_execute("ROLLBACK").await.unwrap();
+    let client = proxy.connect().await;
+    client.batch_execute("BEGIN READ ONLY").await.unwrap();
+    assert_eq!(value(&client, "SELECT 1").await, "1");
+    assert_eq!(sqlstate(&client, "SELECT pg_advisory_lock(4711)").await, "25006");
+    assert_eq!(sqlstate(&client, "SELECT 1").await, "25P02");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(value(&client, "SELECT 1").await, "1");
+    assert_eq!(value(&client, "SHOW tidegate.pins").await, "");
+}
+
 #[tokio::test]
 async fn a_read_that_a_standby_refuses_runs_on_the_primary_and_is_remembered() {
     database("routing_heal").await;

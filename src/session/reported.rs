@@ -1,0 +1,90 @@
+//! Parameters that servers report: what a function has set shows here, and nowhere else.
+
+use super::transaction::Change;
+
+/// Those that a session can set and that every version reports ("Asynchronous Operations" in the manual's chapter on
+/// the protocol), in lower case; `search_path` since PostgreSQL 18.
+const FOLLOWED: [&str; 8] = [
+    "application_name",
+    "client_encoding",
+    "datestyle",
+    "default_transaction_read_only",
+    "intervalstyle",
+    "search_path",
+    "standard_conforming_strings",
+    "timezone",
+];
+
+/// What was reported in the transaction under way, and what its statements are known to have set themselves.
+#[derive(Debug, Default)]
+pub struct Reported {
+    values: Vec<(&'static str, Box<[u8]>)>,
+    /// Parameters that the client's own statements concern.
+    noted: Vec<Box<str>>,
+    noted_all: bool,
+}
+
+impl Reported {
+    /// A ParameterStatus came.
+    pub fn report(&mut self, name: &[u8], value: &[u8]) {
+        let Some(name) = FOLLOWED.iter().find(|known| name.eq_ignore_ascii_case(known.as_bytes())) else {
+            return;
+        };
+        match self.values.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) => *old = value.into(),
+            None => self.values.push((name, value.into())),
+        }
+    }
+
+    /// A statement of the client's own makes that change: it is followed by what the statement says.
+    pub fn note(&mut self, change: &Change) {
+        match change.name() {
+            Some(name) => self.noted.push(name.into()),
+            None => self.noted_all = true,
+        }
+    }
+
+    /// All parameters are what they were at the start.
+    pub fn note_all(&mut self) {
+        self.noted_all = true;
+    }
+
+    /// Whether there is nothing to take.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty() && self.noted.is_empty() && !self.noted_all
+    }
+
+    /// The transaction is over: what something else than the client's own statements has set, be it for good or back
+    /// to what it was.
+    pub fn take(&mut self) -> Vec<(&'static str, Box<[u8]>)> {
+        let mut values = std::mem::take(&mut self.values);
+        let noted = std::mem::take(&mut self.noted);
+        if std::mem::take(&mut self.noted_all) {
+            return Vec::new();
+        }
+        values.retain(|(name, _)| !noted.iter().any(|n| **n == **name));
+        values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_no_statement_accounts_for_is_followed() {
+        let mut reported = Reported::default();
+        reported.report(b"TimeZone", b"UTC");
+        reported.report(b"DateStyle", b"SQL, DMY");
+        reported.report(b"TimeZone", b"CET");
+        reported.report(b"is_superuser", b"off");
+        reported.note(&Change::Reset("datestyle".into()));
+        assert_eq!(reported.take(), [("timezone", b"CET"[..].into())]);
+        assert!(reported.is_empty());
+        reported.report(b"application_name", b"x");
+        reported.note_all();
+        assert_eq!(reported.take(), []);
+        assert!(reported.is_empty());
+    }
+}
