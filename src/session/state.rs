@@ -58,6 +58,8 @@ pub struct Session {
     pub reported: Reported,
     /// What binds it to a server.
     pub pins: Pins,
+    /// What no longer binds it once the transaction under way has committed.
+    pub unbound: Pins,
     /// Its transaction's status, as the client knows it.
     pub status: Status,
     /// Its transaction's server is gone.
@@ -94,6 +96,7 @@ impl Session {
             changes: Changes::default(),
             reported: Reported::default(),
             pins: Pins::default(),
+            unbound: Pins::default(),
             status: Status::Idle,
             lost: None,
             skipping: false,
@@ -135,12 +138,20 @@ impl Session {
             }
             Note::Savepoint(name) => self.changes.savepoint(&name),
             Note::Release(name) => self.changes.release(&name),
-            Note::RollbackTo(name) => self.changes.rollback_to(&name),
+            Note::RollbackTo(name) => {
+                // Whether it was before the savepoint or behind it is not remembered: bound is the safe side.
+                self.unbound = Pins::default();
+                self.changes.rollback_to(&name);
+            }
             Note::TransactionEnd if tag.starts_with(b"COMMIT") => self.commit(server),
-            Note::TransactionEnd => self.changes.rollback(),
+            Note::TransactionEnd => {
+                self.unbound = Pins::default();
+                self.changes.rollback();
+            }
             Note::Pins { add, remove } => {
                 self.pins.add(add);
-                self.pins.remove(remove);
+                self.unbound.remove(add);
+                self.unbound.add(remove);
             }
             Note::DeallocateAll => {
                 self.statements.clear();
@@ -159,6 +170,7 @@ impl Session {
 
     /// The transaction, implicit or not, has committed.
     fn commit(&mut self, server: &mut Rc<SettingsMap>) {
+        self.pins.remove(std::mem::take(&mut self.unbound));
         if self.changes.any_change() {
             let base = self.base.clone();
             // On the server RESET goes back to its own default, not to what the session started with.
@@ -177,6 +189,7 @@ impl Session {
     pub fn lose(&mut self, lost: Lost) {
         self.status = Status::Failed;
         self.lost = Some(lost);
+        self.unbound = Pins::default();
         self.changes.rollback();
     }
 
@@ -189,8 +202,9 @@ impl Session {
     /// A unit has ended: the server is ready again. `server` is what is in force on its connection.
     pub fn ready(&mut self, status: Status, failed: bool, server: &mut Rc<SettingsMap>) {
         self.status = status;
-        if status == Status::Idle && !self.changes.is_empty() {
+        if status == Status::Idle && (!self.changes.is_empty() || !self.unbound.is_empty()) {
             if failed {
+                self.unbound = Pins::default();
                 self.changes.rollback();
             } else {
                 self.commit(server);

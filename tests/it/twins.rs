@@ -146,6 +146,12 @@ async fn answer_extended(client: &Client, sql: &str, named: bool) -> String {
     }
 }
 
+/// Whether a query has run in the transaction, which the text of 25001 tells, is another matter where DEALLOCATE is
+/// answered by Tidegate itself.
+fn without_history(answer: String) -> String {
+    if answer.starts_with("25001") { "25001".to_owned() } else { answer }
+}
+
 struct Twin {
     through: Client,
     alone: Client,
@@ -214,6 +220,7 @@ async fn every_session_sees_what_it_would_see_alone() {
                 answer(&twin.through, "DEALLOCATE ALL; UNLISTEN *").await;
                 continue;
             }
+            let (through, alone) = (without_history(through), without_history(alone));
             let state = answer(&twin.through, "SHOW tidegate.last_route").await
                 + &answer(&twin.through, "SHOW tidegate.pins").await;
             assert_eq!(
