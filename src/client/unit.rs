@@ -126,13 +126,13 @@ impl Client {
         let mut out = BytesMut::new();
         let names = self.names.get();
         let messages = self.input.get(..unit.len).unwrap_or_default();
-        let mut table = self.worker.statements.borrow_mut();
-        match local::answer_lost(messages, &mut self.session, &**names, &mut table, &mut out) {
-            local::LostAnswer::Given => {}
+        let table = &self.worker.statements;
+        let answer =
+            local::answer_lost(messages, &mut self.session, &**names, &mut table.borrow_mut(), &mut out);
+        if answer == local::LostAnswer::Over {
             // The client goes on behind its end in the same breath; the server says no more than a warning to that.
-            local::LostAnswer::Over => return None,
+            return None;
         }
-        drop(table);
         self.input.advance(unit.len);
         Some(self.say(&out).await)
     }
