@@ -35,6 +35,10 @@ pub struct RunArgs {
     /// Where clients connect [default: 127.0.0.1:6432].
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
+    /// Where clients connect that only ever read from replicas: a standby's behaviour, writes are refused [default:
+    /// nowhere].
+    #[arg(long, value_name = "ADDR")]
+    pub listen_replica: Option<String>,
     /// Where metrics and health are served [default: 127.0.0.1:9464].
     #[arg(long, value_name = "ADDR")]
     pub http: Option<String>,

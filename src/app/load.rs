@@ -49,6 +49,7 @@ fn flags(raw: &mut Raw, args: &RunArgs) {
         }
     };
     over(&mut raw.listen, &args.listen);
+    over(&mut raw.listen_replica, &args.listen_replica);
     over(&mut raw.http, &args.http);
     over(&mut raw.auth.method, &args.auth);
     over(&mut raw.log.format, &args.log_format);

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::exit::ExitCode;
 use crate::auth::{Users, UsersError};
 use crate::client::cancel::MAX_WORKERS;
-use crate::client::worker::{self, Job, Shared, Worker, WorkerDoor};
+use crate::client::worker::{self, Entrance, Job, Shared, Worker, WorkerDoor};
 use crate::config::Settings;
 use crate::config::change::changes;
 use crate::http::{self, HttpState};
@@ -53,6 +53,11 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
         (Ok(listener), Ok(web)) => (listener, web),
         (Err(error), _) => return cannot_listen("listen", settings.listen, &error),
         (_, Err(error)) => return cannot_listen("http", settings.http, &error),
+    };
+    let second = match settings.listen_replica.map(|address| (address, listen(address))) {
+        None => None,
+        Some((_, Ok(listener))) => Some(listener),
+        Some((address, Err(error))) => return cannot_listen("listen_replica", address, &error),
     };
     let clock = Clock::start();
     let names: Vec<_> = settings.nodes.iter().map(|n| n.name.clone()).collect();
@@ -108,7 +113,7 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
     let settings = shared.settings.load();
     tracing::info!(listen = %settings.listen, http = %settings.http, workers, nodes = settings.nodes.len(), "ready for clients");
     drop(settings);
-    serve(listener, &shared, &reload).await
+    serve(listener, second, &shared, &reload).await
 }
 
 fn cannot_listen(key: &str, address: std::net::SocketAddr, error: &io::Error) -> ExitCode {
@@ -160,7 +165,12 @@ fn start_worker(
 }
 
 /// Accepts clients until a signal says to stop.
-async fn serve(listener: TcpListener, shared: &Shared, reload: &Reload) -> ExitCode {
+async fn serve(
+    listener: TcpListener,
+    second: Option<TcpListener>,
+    shared: &Shared,
+    reload: &Reload,
+) -> ExitCode {
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
     else {
@@ -169,8 +179,8 @@ async fn serve(listener: TcpListener, shared: &Shared, reload: &Reload) -> ExitC
     };
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => deal(stream, shared),
+            (accepted, entrance) = accept(&listener, second.as_ref()) => match accepted {
+                Ok((stream, _)) => deal(stream, entrance, shared),
                 Err(error) => {
                     // Mostly too many open files: the next attempt may find some closed.
                     tracing::warn!(%error, "cannot accept a client");
@@ -182,16 +192,33 @@ async fn serve(listener: TcpListener, shared: &Shared, reload: &Reload) -> ExitC
             _ = interrupt.recv() => break,
         }
     }
-    drop(listener);
+    drop((listener, second));
     drain(shared, &mut terminate, &mut interrupt).await
 }
 
 /// Gives a client to the worker that has the fewest.
-fn deal(stream: tokio::net::TcpStream, shared: &Shared) {
+/// The next client by either entrance.
+async fn accept(
+    first: &TcpListener,
+    second: Option<&TcpListener>,
+) -> (io::Result<(tokio::net::TcpStream, std::net::SocketAddr)>, Entrance) {
+    let by_second = async {
+        match second {
+            Some(listener) => listener.accept().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        accepted = first.accept() => (accepted, Entrance::Usual),
+        accepted = by_second => (accepted, Entrance::Replica),
+    }
+}
+
+fn deal(stream: tokio::net::TcpStream, entrance: Entrance, shared: &Shared) {
     let Ok(stream) = stream.into_std() else { return };
     if let Some(door) = shared.workers.iter().min_by_key(|d| d.load.load(Ordering::Relaxed)) {
         door.load.fetch_add(1, Ordering::Relaxed);
-        if door.jobs.send(Job::Client(stream)).is_err() {
+        if door.jobs.send(Job::Client(stream, entrance)).is_err() {
             tracing::error!("a worker is gone; its client is dropped");
         }
     }
@@ -211,6 +238,7 @@ fn take_settings(shared: &Shared, reload: &Reload) {
     }
     // What cannot change while running keeps its value, so that all parts agree.
     merged.listen = old.listen;
+    merged.listen_replica = old.listen_replica;
     merged.http = old.http;
     merged.workers = old.workers;
     merged.nodes = old.nodes.clone();

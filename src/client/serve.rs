@@ -13,7 +13,7 @@ use super::cancel::Handle;
 use super::handshake::{self, Arrival, Greeting};
 use super::lease::{NoLease, lease};
 use super::unit;
-use super::worker::{Worker, route_cancel};
+use super::worker::{Entrance, Worker, route_cancel};
 use crate::config::settings::Consistency;
 use crate::monitor::{CatalogCell, Latest};
 use crate::net::Stream;
@@ -38,6 +38,7 @@ pub(super) struct Client {
     pub(super) stream: Stream,
     /// What has come from it and is not used yet.
     pub(super) input: BytesMut,
+    pub(super) entrance: Entrance,
     pub(super) session: Session,
     pub(super) identity: Identity,
     pub(super) key: PoolKey,
@@ -91,7 +92,7 @@ impl Drop for Counted<'_> {
 }
 
 /// Serves a client.
-pub async fn client(worker: Rc<Worker>, mut stream: Stream, mut input: BytesMut) {
+pub async fn client(worker: Rc<Worker>, mut stream: Stream, mut input: BytesMut, entrance: Entrance) {
     let limit = worker.settings().login_timeout;
     let Ok(greeting) = timeout(limit, handshake::greet(&mut stream, &mut input, &worker)).await else {
         return;
@@ -114,13 +115,14 @@ pub async fn client(worker: Rc<Worker>, mut stream: Stream, mut input: BytesMut)
     let key_len = arrival.key_len;
     let (pid, key, handle) = handshake::register(&worker, key_len);
     let _registered = Registered(&worker, pid);
-    match enter(&worker, &mut stream, arrival, pid, &key, &handle).await {
+    match enter(&worker, &mut stream, arrival, entrance, (pid, &key), &handle).await {
         Ok((session, identity, pool)) => {
             let catalog = worker.shared.catalogs.of(&identity.database);
             let mut client = Client {
                 worker: worker.clone(),
                 stream,
                 input,
+                entrance,
                 session,
                 identity,
                 key: pool,
@@ -164,14 +166,14 @@ async fn enter(
     worker: &Worker,
     stream: &mut Stream,
     arrival: Arrival,
-    pid: u32,
-    key: &[u8],
+    entrance: Entrance,
+    (pid, key): (u32, &[u8]),
     handle: &Handle,
 ) -> Result<(Session, Identity, PoolKey), Report> {
     let identity =
         Identity { user: arrival.user, database: arrival.database, credential: arrival.credential };
     let pool = worker.pools.borrow_mut().key(&identity.user, &identity.database);
-    let mut lease = first_lease(worker, pool, &identity, handle).await?;
+    let mut lease = first_lease(worker, entrance, pool, &identity, handle).await?;
     match settle(&mut lease.connection, &arrival.settings).await {
         Ok(()) => {}
         Err(SettleError::Refused { sqlstate, message }) => return Err(Report::fatal(sqlstate, message)),
@@ -196,9 +198,11 @@ async fn enter(
     Ok((Session::new(arrival.settings, level, round), identity, pool))
 }
 
-/// A connection to the primary, or to any node if there is none: reads go on without a primary.
+/// A connection to the primary, or to any node if there is none: reads go on without a primary. By the replicas' own
+/// entrance, a connection to one of them.
 async fn first_lease(
     worker: &Worker,
+    entrance: Entrance,
     key: PoolKey,
     identity: &Identity,
     handle: &Handle,
@@ -206,7 +210,8 @@ async fn first_lease(
     let topology = worker.topology();
     let others = topology.replicas().filter(|n| n.up).map(|n| n.id);
     let mut last = String::from("no node is up");
-    for node in topology.primary.into_iter().chain(others) {
+    let primary = topology.primary.filter(|_| entrance == Entrance::Usual);
+    for node in primary.into_iter().chain(others) {
         match lease(worker, node, key, identity, handle).await {
             Ok(lease) => return Ok(lease),
             Err(NoLease::Refused(report)) => {

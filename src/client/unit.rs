@@ -7,6 +7,7 @@ use bytes::{Buf, BytesMut};
 use super::lease::{NoLease, lease};
 use super::place::{Place, decide_place};
 use super::serve::{Client, Life};
+use super::worker::Entrance;
 use crate::pool::Lease;
 use crate::relay::exchange::{ClientSide, Plan, Undo};
 use crate::relay::heal::Refusal;
@@ -141,7 +142,8 @@ impl Client {
     async fn run_on_lease(&mut self, unit: Unit) -> Life {
         let Some(mut lease) = self.lease.take() else { return Life::Ends };
         let begun = self.begun.take();
-        let on_replica = self.role(lease.connection.node) == Role::Replica;
+        let on_replica =
+            self.entrance == Entrance::Usual && self.role(lease.connection.node) == Role::Replica;
         let many = unit.verdict.statements > 1;
         if self.session.status == Status::Failed && many && unit.verdict.binds() && on_replica {
             // The first of them may end the transaction, and then the others must not run there.
@@ -258,7 +260,7 @@ impl Client {
                 Err(NoLease::Refused(report)) => return self.give_up(&unit, &report).await,
                 Err(NoLease::Unreachable(why)) => {
                     self.worker.polls.kick(place.node);
-                    if place.role == Role::Replica && !self.is_told_replica(&unit.verdict) {
+                    if place.role == Role::Replica {
                         avoid.push(place.node);
                         continue;
                     }
@@ -345,6 +347,9 @@ impl Client {
 
     /// What the unit asks for, before freshness comes into it.
     fn want(&self, unit: &Unit, route: Option<RouteHint>) -> Result<Want, Report> {
+        if self.entrance == Entrance::Replica {
+            return Ok(Want::Replica);
+        }
         let verdict = &unit.verdict;
         let serializable = self.session.default_serializable();
         let begins_read_only = self.begins_read_only(unit);
@@ -387,10 +392,6 @@ impl Client {
 
     fn catalog_would_matter(&self, access: Access) -> bool {
         matches!(access, Access::Primary(Reason::UnknownFunction | Reason::Relation))
-    }
-
-    fn is_told_replica(&self, verdict: &Verdict) -> bool {
-        verdict.hint.route.unwrap_or(self.session.route) == Some(RouteHint::Replica)
     }
 
     fn begins_read_only(&self, unit: &Unit) -> bool {

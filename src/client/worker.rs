@@ -59,11 +59,20 @@ pub struct WorkerDoor {
     pub load: AtomicUsize,
 }
 
+/// By which door a client has come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entrance {
+    /// `listen`: the primary and its replicas as one database.
+    Usual,
+    /// `listen_replica`: a standby.
+    Replica,
+}
+
 /// What a worker is asked to do.
 #[derive(Debug)]
 pub enum Job {
-    /// Serve a client.
-    Client(std::net::TcpStream),
+    /// Serve a client that has come by that entrance.
+    Client(std::net::TcpStream, Entrance),
     /// Cancel what the client of that process id and key runs; the sender is dropped when that is done.
     Cancel(u32, Vec<u8>, oneshot::Sender<()>),
     /// Let the clients leave.
@@ -168,8 +177,8 @@ pub fn run(worker: Worker, mut jobs: mpsc::UnboundedReceiver<Job>) -> std::io::R
         tokio::task::spawn_local(answer_bell(worker.clone()));
         while let Some(job) = jobs.recv().await {
             match job {
-                Job::Client(stream) => {
-                    tokio::task::spawn_local(admit(worker.clone(), stream));
+                Job::Client(stream, entrance) => {
+                    tokio::task::spawn_local(admit(worker.clone(), stream, entrance));
                 }
                 Job::Cancel(pid, key, done) => {
                     tokio::task::spawn_local(cancel(worker.clone(), pid, key, done));
@@ -181,9 +190,9 @@ pub fn run(worker: Worker, mut jobs: mpsc::UnboundedReceiver<Job>) -> std::io::R
     Ok(())
 }
 
-async fn admit(worker: Rc<Worker>, stream: std::net::TcpStream) {
+async fn admit(worker: Rc<Worker>, stream: std::net::TcpStream, entrance: Entrance) {
     if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream)) {
-        serve::client(worker.clone(), Stream::tcp(stream), BytesMut::new()).await;
+        serve::client(worker.clone(), Stream::tcp(stream), BytesMut::new(), entrance).await;
     }
     if let Some(door) = worker.shared.workers.get(worker.number) {
         door.load.fetch_sub(1, Ordering::Relaxed);

@@ -17,6 +17,7 @@ pub fn changes(old: &Settings, new: &Settings) -> Vec<Change> {
     // Naming every field makes a new one impossible to forget.
     let Settings {
         listen,
+        listen_replica,
         http,
         nodes,
         auth,
@@ -46,6 +47,7 @@ pub fn changes(old: &Settings, new: &Settings) -> Vec<Change> {
     } = new;
     let all = [
         ("listen", *listen != old.listen, true),
+        ("listen_replica", *listen_replica != old.listen_replica, true),
         ("http", *http != old.http, true),
         ("nodes", *nodes != old.nodes, true),
         ("workers", *workers != old.workers, true),

@@ -35,6 +35,7 @@ fn set(raw: &mut Raw, name: &str, key: &str, value: String) -> Result<(), Config
     };
     match key {
         "LISTEN" => raw.listen = Some(value),
+        "LISTEN_REPLICA" => raw.listen_replica = Some(value),
         "HTTP" => raw.http = Some(value),
         "NODES" => raw.nodes = Some(list(&value)),
         "WORKERS" => raw.workers = Some(number(&value)?),

@@ -8,6 +8,8 @@ use serde::Deserialize;
 pub struct Raw {
     /// Where clients connect.
     pub listen: Option<String>,
+    /// `listen_replica`.
+    pub listen_replica: Option<String>,
     /// Where metrics and health are served.
     pub http: Option<String>,
     /// Node URLs.

@@ -78,6 +78,8 @@ pub enum LogFormat {
 pub struct Settings {
     /// Where clients connect.
     pub listen: SocketAddr,
+    /// Where clients connect that only ever read from replicas.
+    pub listen_replica: Option<SocketAddr>,
     /// Where metrics and health are served.
     pub http: SocketAddr,
     /// The nodes; at least one.

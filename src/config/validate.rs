@@ -57,6 +57,10 @@ pub fn settings(
     }
     Ok(Settings {
         listen: address("listen", raw.listen.as_deref(), 6432)?,
+        listen_replica: match &raw.listen_replica {
+            Some(text) => Some(address("listen_replica", Some(text), 6433)?),
+            None => None,
+        },
         http: address("http", raw.http.as_deref(), 9464)?,
         nodes: nodes(raw, lookup)?,
         auth,

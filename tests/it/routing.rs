@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use tidegate::demo::cluster::Cluster;
+use tidegate::demo::cluster::{Cluster, free_ports};
 
-use crate::support::proxy::{last_route, sqlstate, value};
+use crate::support::proxy::{connect, last_route, sqlstate, value};
 use crate::support::{Proxy, database, shared};
 
 /// Machines that run tests are slow: what these tests ask is where a read goes once a replica is fresh.
@@ -203,4 +203,35 @@ async fn a_promoted_standby_takes_the_writes() {
     }
     assert_eq!(value(&client, "SELECT count(*) FROM t").await, "2");
     assert_eq!(last_route(&client).await.1, "primary");
+}
+
+/// The replicas' own entrance is a standby to whoever comes in by it, and the usual one a primary.
+#[tokio::test]
+async fn the_second_entrance_is_a_standby() {
+    let port = free_ports(1).unwrap()[0];
+    let address = format!("127.0.0.1:{port}");
+    let proxy = Proxy::with(shared(), &[("TIDEGATE_LISTEN_REPLICA", &address)]).await;
+    let client = connect(&format!("postgres://postgres@{address}/postgres")).await;
+    for _ in 0..4 {
+        assert_eq!(value(&client, "SELECT pg_is_in_recovery()").await, "t");
+    }
+    assert_eq!(sqlstate(&client, "CREATE TABLE nowhere (n int)").await, "25006");
+    assert_eq!(sqlstate(&client, "SELECT nextval('pg_catalog.no_such')").await, "42P01");
+    for statement in ["BEGIN", "SELECT pg_is_in_recovery()", "PREPARE p AS SELECT 1", "COMMIT", "EXECUTE p"] {
+        client.batch_execute(statement).await.unwrap();
+        assert_eq!(last_route(&client).await.1, "replica", "{statement}");
+    }
+    let psql = |port: u16, attributes: &str| {
+        let target = format!(
+            "host=127.0.0.1 port={port} user=postgres dbname=postgres target_session_attrs={attributes}"
+        );
+        let done = std::process::Command::new("psql").args(["-XAtc", "SELECT 1", &target]).output().unwrap();
+        done.status.success()
+    };
+    for (attributes, usual) in
+        [("read-write", true), ("primary", true), ("standby", false), ("read-only", false), ("any", true)]
+    {
+        assert_eq!(psql(proxy.port, attributes), usual, "{attributes}");
+        assert_eq!(psql(port, attributes), !usual || attributes == "any", "{attributes}");
+    }
 }
