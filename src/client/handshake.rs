@@ -36,6 +36,8 @@ pub struct Arrival {
     pub settings: Rc<SettingsMap>,
     /// The level that it asked for.
     pub level: Option<Level>,
+    /// For a replication connection: what its server is told at startup. Empty for all others.
+    pub replication: Vec<(String, String)>,
     /// Bytes of its cancel key.
     pub key_len: usize,
 }
@@ -123,17 +125,6 @@ async fn arrive(
         Report::fatal(sqlstate::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet")
     })?;
     let database = text(b"database").filter(|d| !d.is_empty()).unwrap_or_else(|| user.clone());
-    if let Some(value) = parameters.get(b"replication")
-        && !matches!(value.to_ascii_lowercase().as_slice(), b"false" | b"off" | b"no" | b"0" | b"")
-    {
-        return Err(Some(
-            Report::fatal(
-                sqlstate::FEATURE_NOT_SUPPORTED,
-                "replication connections do not pass through Tidegate",
-            )
-            .hint("Connect to the primary itself."),
-        ));
-    }
     let (settings, level) = settings(parameters)?;
     let unknown: Vec<&[u8]> =
         parameters.iter().map(|(name, _)| name).filter(|n| n.starts_with(b"_pq_.")).collect();
@@ -153,6 +144,7 @@ async fn arrive(
         credential,
         settings: Rc::new(settings),
         level,
+        replication: replication(parameters),
         key_len: if spoken >= 2 { 32 } else { 4 },
     })
 }
@@ -209,6 +201,22 @@ async fn let_in(
     out.extend_from_slice(&done.messages);
     stream.write_all(out).await.map_err(|_| None)?;
     Ok(done.credential)
+}
+
+/// What a replication connection's server must be told, if it is one.
+fn replication(parameters: Parameters<'_>) -> Vec<(String, String)> {
+    let off = |value: &[u8]| {
+        matches!(value.to_ascii_lowercase().as_slice(), b"false" | b"off" | b"no" | b"0" | b"" | b"f" | b"n")
+    };
+    if parameters.get(b"replication").is_none_or(off) {
+        return Vec::new();
+    }
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let ours = |name: &[u8]| {
+        matches!(name, b"user" | b"database") || name.starts_with(b"_pq_.") || name.starts_with(b"tidegate.")
+    };
+    let others = parameters.iter().filter(|(name, _)| !ours(name));
+    others.map(|(name, value)| (text(name), text(value))).collect()
 }
 
 /// The parameters that a session starts with, and its level if it names one.

@@ -70,6 +70,7 @@ pub async fn lease(
         epoch,
         user: &identity.user,
         database: &identity.database,
+        parameters: &[],
         credential: identity.credential.clone().or_else(|| own.map(crate::auth::Credential::Password)),
         limit: settings.connect_timeout,
         now: worker.now(),

@@ -1,7 +1,7 @@
 //! One client: accept, handshake, serve.
 //!
 //! [`worker`] is the thread that it lives on, [`handshake`] its login, [`serve`] its life, [`mod@unit`] one
-//! unit of it, [`place`] where that goes, [`lease`] how it gets a server connection, [`outcome`] what its end means.
+//! unit of it, [`place`] where that goes, [`lease`] how it gets a server connection, [`outcome`] what its end means; [`tunnel`] is for those that replicate.
 
 pub mod cancel;
 pub mod handshake;
@@ -10,6 +10,7 @@ pub mod outcome;
 pub mod place;
 pub mod serve;
 pub mod texts;
+pub mod tunnel;
 pub mod unit;
 pub mod worker;
 

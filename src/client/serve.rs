@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::cancel::Handle;
 use super::handshake::{self, Arrival, Greeting};
 use super::lease::{NoLease, lease};
+use super::tunnel::tunnel;
 use super::unit;
 use super::worker::{Entrance, Worker, route_cancel};
 use crate::config::settings::Consistency;
@@ -115,6 +116,13 @@ pub async fn client(worker: Rc<Worker>, mut stream: Stream, mut input: BytesMut,
     let key_len = arrival.key_len;
     let (pid, key, handle) = handshake::register(&worker, key_len);
     let _registered = Registered(&worker, pid);
+    if !arrival.replication.is_empty() {
+        let passed = tunnel(&worker, &mut stream, &mut input, arrival, (pid, &key), &handle).await;
+        if let Err(report) = passed {
+            refuse(&worker, &mut stream, &report).await;
+        }
+        return;
+    }
     match enter(&worker, &mut stream, arrival, entrance, (pid, &key), &handle).await {
         Ok((session, identity, pool)) => {
             let catalog = worker.shared.catalogs.of(&identity.database);

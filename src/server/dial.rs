@@ -34,6 +34,8 @@ pub struct Target<'a> {
     pub user: &'a str,
     /// The database.
     pub database: &'a str,
+    /// What else is said at startup.
+    pub parameters: &'a [(String, String)],
     /// What proves that we may.
     pub credential: Option<Credential>,
     /// How long it may take.
@@ -68,7 +70,9 @@ pub async fn dial(target: Target<'_>) -> Result<Connection, DialError> {
 async fn connect(target: Target<'_>) -> Result<Connection, DialError> {
     let mut stream = Stream::connect(&target.settings.host, target.settings.port).await?;
     let mut buffer = BytesMut::with_capacity(1024);
-    build::startup(&mut buffer, &[("user", target.user), ("database", target.database)]);
+    let mut parameters = vec![("user", target.user), ("database", target.database)];
+    parameters.extend(target.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    build::startup(&mut buffer, &parameters);
     stream.write_all(&buffer).await?;
     buffer.clear();
     let mut random = [0; Nonce::RAW_LEN];

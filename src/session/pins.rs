@@ -26,8 +26,11 @@ impl Pins {
     /// A function of another database's making (dblink and its kin) that keeps connections.
     pub const EXTERNAL: Self = Self(1 << 8);
 
+    /// A replication connection.
+    pub const REPLICATION: Self = Self(1 << 9);
+
     /// How many kinds there are.
-    pub const KINDS: usize = 9;
+    pub const KINDS: usize = 10;
 
     /// The names of all kinds, in the order of their bits.
     pub const ALL_NAMES: [&'static str; Self::KINDS] = [
@@ -40,6 +43,7 @@ impl Pins {
         "settings",
         "seed",
         "external",
+        "replication",
     ];
 
     /// Whether nothing binds the session.

@@ -248,3 +248,43 @@ async fn a_server_lost_inside_a_transaction_is_told_and_the_session_goes_on() {
         assert_eq!(value(&client, "SELECT count(*) FROM t").await, "0", "nothing of the lost transaction");
     }
 }
+
+/// A base backup and its WAL come through, by the primary's own replication protocol.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replication_connections_reach_the_primary() {
+    let proxy = Proxy::start(shared()).await;
+    let bin = tidegate::demo::binaries::find().unwrap();
+    let dir = std::env::temp_dir().join(format!("tidegate-backup-{}", std::process::id()));
+    let backup = |extra: &[&str]| {
+        let mut command = Command::new(bin.join("pg_basebackup"));
+        command.args(["-h", "127.0.0.1", "-p", &proxy.port.to_string(), "-U", "postgres", "-c", "fast"]);
+        command.args(["-X", "stream", "--no-sync", "-D"]).arg(&dir).args(extra).spawn().unwrap()
+    };
+    let done = tokio::task::spawn_blocking({
+        let mut child = backup(&[]);
+        move || child.wait().unwrap()
+    });
+    assert!(done.await.unwrap().success());
+    let verified = Command::new(bin.join("pg_verifybackup")).arg(&dir).output().unwrap();
+    assert!(verified.status.success(), "{}", text(&verified.stderr));
+    fs::remove_dir_all(&dir).unwrap();
+
+    // One that stays is counted, and leaves when the proxy is told to.
+    let wal = std::env::temp_dir().join(format!("tidegate-wal-{}", std::process::id()));
+    fs::create_dir_all(&wal).unwrap();
+    let mut receiver = Command::new(bin.join("pg_receivewal"))
+        .args(["-h", "127.0.0.1", "-p", &proxy.port.to_string(), "-U", "postgres", "--no-loop", "-D"])
+        .arg(&wal)
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    while proxy.metric("tidegate_pinned_sessions", &[("why", "replication")]).await < 1.0 {
+        assert!(began.elapsed() < PATIENCE, "it is not seen");
+    }
+    while fs::read_dir(&wal).unwrap().next().is_none() {
+        assert!(began.elapsed() < PATIENCE, "no WAL comes");
+    }
+    proxy.signal("-TERM");
+    tokio::task::spawn_blocking(move || receiver.wait().unwrap()).await.unwrap();
+    fs::remove_dir_all(&wal).unwrap();
+}

@@ -1,0 +1,110 @@
+//! Replication connections: pg_basebackup, pg_receivewal, standbys, logical consumers. Each has a server connection of
+//! its own on the primary, and what it says there is passed on as it is.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use bytes::BytesMut;
+use tokio::io::copy_bidirectional_with_sizes;
+
+use super::cancel::Handle;
+use super::handshake::{self, Arrival};
+use super::worker::Worker;
+use crate::net::Stream;
+use crate::pool::Permit;
+use crate::server::Connection;
+use crate::server::dial::{Target, dial};
+use crate::session::Pins;
+use crate::wire::build::Report;
+use crate::wire::sqlstate;
+
+/// Bytes that are copied at once: a base backup is large.
+const COPY: usize = 64 * 1024;
+
+/// Serves a replication connection from its login to its end.
+///
+/// # Errors
+/// What the client is to be told: it is not let in.
+pub async fn tunnel(
+    worker: &Worker,
+    stream: &mut Stream,
+    input: &mut BytesMut,
+    arrival: Arrival,
+    (pid, key): (u32, &[u8]),
+    handle: &Handle,
+) -> Result<(), Report> {
+    let (mut server, _permit) = connect(worker, &arrival).await?;
+    let mut out = BytesMut::new();
+    handshake::welcome(&mut out, &server.parameters, pid, key);
+    handle.runs(server.node, server.pid, &server.key);
+    let _counted = Counted::new(worker);
+    let passed = async {
+        stream.write_all(&out).await?;
+        server.stream.write_all(input).await?;
+        copy_bidirectional_with_sizes(stream, &mut server.stream, COPY, COPY).await.map(|_| ())
+    };
+    let leave = poll_fn(|cx| {
+        handle.listen(cx.waker());
+        if handle.is_leaving() { Poll::Ready(()) } else { Poll::Pending }
+    });
+    tokio::select! {
+        // However it ends: both sides see the end of their connection.
+        _ = passed => {}
+        () = leave => {}
+    }
+    handle.rests();
+    Ok(())
+}
+
+async fn connect(worker: &Worker, arrival: &Arrival) -> Result<(Connection, Permit), Report> {
+    let (node, epoch) = {
+        let topology = worker.topology();
+        let primary = topology.primary.and_then(|id| topology.node(id));
+        let primary =
+            primary.ok_or_else(|| Report::fatal(sqlstate::CANNOT_CONNECT_NOW, "no primary is reachable"))?;
+        (primary.id, primary.server_epoch)
+    };
+    let permit = worker.shared.limits.try_acquire(node).ok_or_else(|| {
+        Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "all server connections to the primary are in use")
+            .detail("A replication connection takes one of pool.size for itself.")
+    })?;
+    let settings = worker.settings();
+    let unknown = || Report::fatal(sqlstate::CANNOT_CONNECT, "the node is not configured");
+    let target = settings.nodes.get(usize::from(node.0)).ok_or_else(unknown)?;
+    let own = target.password.clone().filter(|_| *target.user == *arrival.user);
+    let dialled = dial(Target {
+        node,
+        settings: target,
+        epoch,
+        user: &arrival.user,
+        database: &arrival.database,
+        parameters: &arrival.replication,
+        credential: arrival.credential.clone().or_else(|| own.map(crate::auth::Credential::Password)),
+        limit: settings.connect_timeout,
+        now: worker.now(),
+    })
+    .await;
+    match dialled {
+        Ok(connection) => Ok((connection, permit)),
+        Err(crate::server::DialError::Login(crate::auth::LoginError::Refused(refusal))) => {
+            Err(Report::fatal(refusal.sqlstate, refusal.message))
+        }
+        Err(error) => Err(Report::fatal(sqlstate::CANNOT_CONNECT, error.to_string())),
+    }
+}
+
+/// Counts a replication connection as bound to its server as long as it lives.
+struct Counted<'a>(&'a Worker);
+
+impl<'a> Counted<'a> {
+    fn new(worker: &'a Worker) -> Self {
+        worker.metrics.pinned([], Pins::REPLICATION.kinds());
+        Self(worker)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.pinned(Pins::REPLICATION.kinds(), []);
+    }
+}
