@@ -98,6 +98,7 @@ mod tests {
         let bare = read(EXAMPLE);
         // Keys without a default show an example of a value instead.
         assert_eq!(full.max_staleness.take(), Some(std::time::Duration::from_secs(30)));
+        assert_eq!(full.listen_replica.take().map(|a| a.port()), Some(6433));
         assert_eq!(full.fallback_per_second.take(), Some(1000));
         assert_eq!(
             full.safe_functions.len() + full.primary_functions.len() + full.primary_relations.len(),

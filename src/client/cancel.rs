@@ -144,6 +144,9 @@ const WORKER_BITS: u32 = 6;
 /// The most workers that process ids can tell apart.
 pub const MAX_WORKERS: usize = 1 << WORKER_BITS;
 
+/// The smallest process id that a client is told.
+const LEAST_PID: u32 = 1 << 30;
+
 /// The worker that told a client this process id.
 #[must_use]
 pub const fn worker_of(pid: u32) -> usize {
@@ -155,9 +158,10 @@ impl Handles {
     pub fn add(&mut self, worker: usize, key: Vec<u8>) -> (u32, Rc<Handle>) {
         let handle = Handle::new(key);
         loop {
-            // Process ids are positive 32-bit integers to clients.
-            self.next = (self.next + 1) & ((1 << (31 - WORKER_BITS)) - 1);
-            let pid = (self.next.max(1) << WORKER_BITS) | (worker as u32 & ((1 << WORKER_BITS) - 1));
+            // Process ids are positive 32-bit integers to clients, and no real one is so large (Linux ends at 2^22):
+            // whoever gives ours to pg_cancel_backend() must not hit a stranger.
+            self.next = (self.next + 1) & ((1 << (30 - WORKER_BITS)) - 1);
+            let pid = LEAST_PID | (self.next << WORKER_BITS) | (worker as u32 & ((1 << WORKER_BITS) - 1));
             if let std::collections::hash_map::Entry::Vacant(free) = self.by_pid.entry(pid) {
                 free.insert(handle.clone());
                 return (pid, handle);

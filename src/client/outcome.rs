@@ -38,7 +38,15 @@ impl Client {
         }
         self.worker.polls.flowed(place.node);
         self.session.last = Some(LastRoute { node: place.node, role: place.role, why: place.why });
-        self.defines |= unit.verdict.effects.has(Effects::DDL);
+        let effects = unit.verdict.effects;
+        self.defines |= effects.has(Effects::DDL);
+        self.sets |= effects.has(Effects::SETTINGS.with(Effects::UNKNOWN_SETTINGS));
+        if effects.has(Effects::OPAQUE) || !unit.is_judged() {
+            lease.connection.unsure = Some(self.pid);
+        }
+        if matches!(outcome, Outcome::Done(Status::Idle)) {
+            self.sets = false;
+        }
         match outcome {
             Outcome::Done(Status::Idle) => {
                 self.record(place.node, lease.connection.epoch);

@@ -52,6 +52,10 @@ pub(super) struct Client {
     pub(super) lease: Option<Lease>,
     /// What the transaction that is under way counts as.
     pub(super) transaction: unit::TransactionKind,
+    /// The transaction under way has set something, perhaps for itself alone.
+    pub(super) sets: bool,
+    /// Its process id, as it is told.
+    pub(super) pid: u32,
     /// The transaction under way changes definitions.
     pub(super) defines: bool,
     /// The modes of a READ ONLY transaction on a replica in which nothing has run yet.
@@ -140,6 +144,8 @@ pub async fn client(worker: Rc<Worker>, mut stream: Stream, mut input: BytesMut,
                 collector: Collector::default(),
                 lease: None,
                 transaction: unit::TransactionKind::default(),
+                sets: false,
+                pid,
                 defines: false,
                 begun: None,
                 pending_unit: false,
@@ -182,7 +188,7 @@ async fn enter(
         Identity { user: arrival.user, database: arrival.database, credential: arrival.credential };
     let pool = worker.pools.borrow_mut().key(&identity.user, &identity.database);
     let mut lease = first_lease(worker, entrance, pool, &identity, handle).await?;
-    match settle(&mut lease.connection, &arrival.settings).await {
+    match settle(&mut lease.connection, &arrival.settings, pid).await {
         Ok(()) => {}
         Err(SettleError::Refused { sqlstate, message }) => return Err(Report::fatal(sqlstate, message)),
         Err(SettleError::Io(error)) => {

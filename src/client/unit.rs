@@ -196,7 +196,13 @@ impl Client {
             },
         };
         let sharing = self.sharing(&unit);
-        let plan = Plan { may_heal: false, is_read: false, statement_limit: self.statement_limit(), sharing };
+        let plan = Plan {
+            may_heal: false,
+            is_read: false,
+            statement_limit: self.statement_limit(),
+            sharing,
+            user: self.pid,
+        };
         let outcome = self.exchange(&mut lease, &unit, plan).await;
         self.after(lease, place, &unit, outcome).await
     }
@@ -224,7 +230,7 @@ impl Client {
             None => "",
         };
         let mode = if modes.read_only == Some(true) { " READ ONLY" } else { "" };
-        let mut ready = settle(&mut lease.connection, &self.session.settings).await;
+        let mut ready = settle(&mut lease.connection, &self.session.settings, self.pid).await;
         if ready.is_ok() {
             ready = begin(&mut lease.connection, &format!("BEGIN{isolation}{mode}")).await;
         }
@@ -282,7 +288,8 @@ impl Client {
                     .has(Effects::EXTERNAL.with(Effects::ADVISORY_LOCK).with(Effects::SEED));
             let is_read = unit.is_read() && !self.session.hides_ascii();
             let sharing = self.sharing(&unit);
-            let plan = Plan { may_heal, is_read, statement_limit: self.statement_limit(), sharing };
+            let plan =
+                Plan { may_heal, is_read, statement_limit: self.statement_limit(), sharing, user: self.pid };
             self.transaction = self.kind_of(&unit, place.node);
             let alone = place.role == Role::Replica && unit.is_judged() && unit.verdict.statements == 1;
             self.begun = unit.verdict.begin.filter(|_| alone);
@@ -493,7 +500,9 @@ impl Client {
     }
 
     fn sharing(&self, unit: &Unit) -> Sharing {
-        if !self.session.pins.is_empty() || self.defines || unit.verdict.of_session || !unit.is_judged() {
+        let settings = Effects::SETTINGS.with(Effects::UNKNOWN_SETTINGS);
+        let own = self.sets || self.defines || unit.verdict.of_session || unit.verdict.effects.has(settings);
+        if own || !self.session.pins.is_empty() || !unit.is_judged() {
             Sharing::Nobody
         } else {
             Sharing::Generation(self.catalog.generation())

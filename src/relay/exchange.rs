@@ -72,6 +72,8 @@ pub struct Plan {
     pub is_read: bool,
     /// The most prepared statements per server connection.
     pub statement_limit: usize,
+    /// The client's process id.
+    pub user: u32,
     /// With whom the unit's prepared statements are shared.
     pub sharing: Sharing,
 }
@@ -263,6 +265,14 @@ impl<'a, 'b> Exchange<'a, 'b> {
 
     /// Gives the server the session's settings, if it has others.
     async fn set_up(&mut self) -> Result<(), Broken> {
+        if self.server.unsure.is_some_and(|user| user != self.plan.user) {
+            let target = self.client.session.settings.clone();
+            return match settle(self.server, &target, self.plan.user).await {
+                Ok(()) => Ok(()),
+                Err(SettleError::Io(error)) => Err(Broken::Server(error)),
+                Err(SettleError::Refused { message, .. }) => Err(self.settings_refused(message)),
+            };
+        }
         let target = &self.client.session.settings;
         if std::rc::Rc::ptr_eq(&self.server.settings, target) {
             return Ok(());
@@ -285,7 +295,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
         if !self.plan.is_read {
             // A write must not run with another's settings: it is sent only once the server has these.
             let target = target.clone();
-            return match settle(self.server, &target).await {
+            return match settle(self.server, &target, self.plan.user).await {
                 Ok(()) => Ok(()),
                 Err(SettleError::Io(error)) => Err(Broken::Server(error)),
                 Err(SettleError::Refused { message, .. }) => Err(self.settings_refused(message)),

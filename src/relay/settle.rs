@@ -28,18 +28,29 @@ pub enum SettleError {
     Io(#[from] io::Error),
 }
 
-/// Makes `target` the settings in force on the connection, which has no unit under way.
+/// Takes away all that anything may have set. The first one, as no standby takes a serializable transaction.
+const RESET: &[u8] =
+    b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED;RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;";
+
+/// Makes `target` the settings in force on the connection, which has no unit under way; `user` is the process id of the
+/// client that is to have it.
 ///
 /// # Errors
 /// The server refused, or broke off. The connection must not be used for anything else then.
-pub async fn settle(server: &mut Connection, target: &Rc<SettingsMap>) -> Result<(), SettleError> {
+pub async fn settle(server: &mut Connection, target: &Rc<SettingsMap>, user: u32) -> Result<(), SettleError> {
     let mut sql = Vec::new();
-    server.settings.difference(target, &mut sql);
+    if server.unsure.is_some_and(|last| last != user) {
+        sql.extend_from_slice(RESET);
+        SettingsMap::default().difference(target, &mut sql);
+    } else {
+        server.settings.difference(target, &mut sql);
+    }
     if sql.is_empty() {
         server.settings = target.clone();
         return Ok(());
     }
     query(server, &sql, Status::Idle).await?;
+    server.unsure = server.unsure.filter(|last| *last == user);
     server.settings = target.clone();
     Ok(())
 }

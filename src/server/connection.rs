@@ -41,6 +41,8 @@ pub struct Connection {
     pub status: Status,
     /// What has come from it and is not passed on yet.
     pub input: BytesMut,
+    /// Code that this client ran may have changed settings: before anybody else has it, all are reset.
+    pub unsure: Option<u32>,
     /// It may hold state of its user, or something is still on its way: not to be used again.
     pub tainted: bool,
 }

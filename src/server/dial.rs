@@ -105,6 +105,7 @@ async fn connect(target: Target<'_>) -> Result<Connection, DialError> {
                         replies: Replies::default(),
                         status: Status::Idle,
                         input: BytesMut::new(),
+                        unsure: None,
                         tainted: !buffer.is_empty(),
                     });
                 }

@@ -25,6 +25,7 @@ const NAMES_LIMIT: usize = 200_000;
 const FUNCTION: u8 = 1;
 const RELATION: u8 = 2;
 const OPERATOR: u8 = 4;
+const SETS: u8 = 8;
 
 type Name = Box<[u8]>;
 
@@ -53,7 +54,8 @@ impl CatalogRows {
             "unsafe_function" => FUNCTION,
             "unsafe_relation" => RELATION,
             "unsafe_operator" => OPERATOR,
-            _ => FUNCTION | RELATION | OPERATOR,
+            "setting_function" => SETS,
+            _ => FUNCTION | RELATION | OPERATOR | SETS,
         };
         *self.special.entry(name).or_default() |= bits;
     }
@@ -198,6 +200,10 @@ impl Names for Catalog {
         let wide = self.wide_relations && !name.is_ascii();
         let special = self.overflow || wide || self.is_special(name, RELATION);
         if special || builtin::is_server_relation(name) { Verdict::Unsafe } else { Verdict::Safe }
+    }
+
+    fn sets(&self, name: &[u8]) -> bool {
+        self.is_special(name, SETS)
     }
 
     fn is_plain(&self, word: &[u8]) -> bool {

@@ -124,6 +124,15 @@ FROM (
       AND p.prokind <> 'p'
       AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
     UNION ALL
+    -- What such code sets for good stays with the session, as far as its text shows it.
+    SELECT 'setting_function', p.proname
+    FROM pg_catalog.pg_proc p
+    WHERE p.pronamespace <> 'pg_catalog'::regnamespace
+      AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
+      AND p.prosrc ~* ('set_config|\mset\s+(session\s+)?(role|authorization|search_path|schema|time\s*zone|names'
+                       '|[a-z_]+\.[a-z_.]+\s*(=|to\M)|row_security|session_replication_role|application_name'
+                       '|client_encoding|datestyle|intervalstyle|work_mem|[a-z_]*_timeout|default_transaction_\w+)')
+    UNION ALL
     SELECT 'unsafe_relation', c.relname
     FROM bad_relation b
     JOIN pg_catalog.pg_class c ON c.oid = b.oid

@@ -201,8 +201,6 @@ fn verb<'a>(walk: &mut Walk<'a, '_>, key: Key) -> Command<'a> {
         | Key::Delete
         | Key::Merge
         | Key::Truncate
-        | Key::Call
-        | Key::Do
         | Key::Vacuum
         | Key::Analyze
         | Key::Cluster
@@ -210,6 +208,12 @@ fn verb<'a>(walk: &mut Walk<'a, '_>, key: Key) -> Command<'a> {
         | Key::Refresh
         | Key::Checkpoint
         | Key::Notify => plain(walk, Reason::Write, Effects::default()),
+        Key::Call => plain(walk, Reason::Write, Effects::OPAQUE),
+        Key::Do => {
+            let body = walk.cursor.bytes(walk.cursor.peek());
+            let sets = body.windows(3).any(|word| word.eq_ignore_ascii_case(b"set"));
+            plain(walk, Reason::Write, if sets { Effects::UNKNOWN_SETTINGS } else { Effects::OPAQUE })
+        }
         Key::Create => {
             create(walk);
             Command::Other

@@ -84,6 +84,10 @@ impl Effects {
     /// `nextval`, `setval`, `currval`, `lastval`: `currval` needs the same server later.
     pub const SEQUENCE: Self = Self(1 << 13);
 
+    /// Code of the user's own runs of which it is not known what it leaves behind: DO, CALL, a function that is not
+    /// known to be safe.
+    pub const OPAQUE: Self = Self(1 << 14);
+
     /// Whether any bit of `other` is set.
     #[must_use]
     pub const fn has(self, other: Self) -> bool {

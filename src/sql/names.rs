@@ -27,6 +27,11 @@ pub trait Names {
     /// volatile function) sends the statement to the primary.
     fn relation(&self, name: &[u8]) -> Verdict;
 
+    /// Whether some function or procedure of that name contains code that changes settings of the session.
+    fn sets(&self, _name: &[u8]) -> bool {
+        false
+    }
+
     /// Whether this word, as written without quotes, can be told at a glance to be [`Verdict::Safe`] as a relation.
     fn is_plain(&self, _word: &[u8]) -> bool {
         false

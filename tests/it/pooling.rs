@@ -186,6 +186,82 @@ async fn prepared_statements_follow_their_client() {
     assert_eq!(sqlstate(&a, "EXECUTE mine").await, "26000");
 }
 
+/// What code in the database sets stays with the session that ran it, where its text shows that it sets anything; and
+/// in no case does anybody else find it.
+#[tokio::test]
+async fn what_functions_set_reaches_nobody_else() {
+    database("pooling_functions").await;
+    let variables = [("TIDEGATE_POOL_SIZE", "2"), ("TIDEGATE_WORKERS", "1")];
+    let proxy = Proxy::with(shared(), &variables).await;
+    let setup = proxy.connect_to("pooling_functions").await;
+    setup
+        .batch_execute(
+            "CREATE SCHEMA ta;
+             CREATE FUNCTION public.probe() RETURNS int STABLE LANGUAGE sql AS 'SELECT 1';
+             CREATE FUNCTION tenant(t text) RETURNS void LANGUAGE plpgsql AS
+                 $$ BEGIN PERFORM set_config('search_path', t, false); PERFORM set_config('app.t', t, false); END $$;
+             CREATE FUNCTION hidden(t text) RETURNS int LANGUAGE plpgsql AS
+                 $$ BEGIN EXECUTE convert_from('\\x736574207365617263685f7061746820746f207461', 'UTF8'); RETURN 1; END $$;
+             CREATE PROCEDURE p_tenant() LANGUAGE plpgsql AS $$ BEGIN SET search_path TO ta; END $$",
+        )
+        .await
+        .unwrap();
+    shared().wait_caught_up().await.unwrap();
+    proxy.wait_catalog("pooling_functions", "SELECT public.probe()").await;
+    let path = "SELECT current_schemas(false)::text, nullif(current_setting('app.t', true), '')";
+    drop(setup);
+    for (statement, stays) in [
+        ("SELECT tenant('ta')", true),
+        ("CALL p_tenant()", true),
+        ("DO $$ BEGIN PERFORM set_config('search_path', 'ta', false); END $$", true),
+        ("SELECT hidden('ta')", false),
+    ] {
+        let a = proxy.connect_to("pooling_functions").await;
+        a.batch_execute(statement).await.unwrap();
+        if stays {
+            assert!(value(&a, path).await.starts_with("{ta}"), "{statement}");
+        }
+        drop(a);
+        for _ in 0..4 {
+            let b = proxy.connect_to("pooling_functions").await;
+            for route in ["primary", "auto"] {
+                b.batch_execute(&format!("SET tidegate.route = {route}")).await.unwrap();
+                assert_eq!(value(&b, path).await, "{public}|", "{statement}");
+            }
+            b.batch_execute("SET tidegate.route = primary").await.unwrap();
+            b.batch_execute("SET application_name = 'x'; SELECT 1").await.unwrap();
+        }
+    }
+}
+
+/// Under SET LOCAL a name may mean something else: a statement prepared there is not shared.
+#[tokio::test]
+async fn a_statement_prepared_under_set_local_is_the_sessions_own() {
+    database("pooling_path").await;
+    let variables = [("TIDEGATE_POOL_SIZE", "1"), ("TIDEGATE_WORKERS", "1")];
+    let proxy = Proxy::with(shared(), &variables).await;
+    let setup = proxy.connect_to("pooling_path").await;
+    setup
+        .batch_execute(
+            "CREATE SCHEMA ta; CREATE SCHEMA tb; CREATE TABLE ta.w (v int); CREATE TABLE tb.w (v text)",
+        )
+        .await
+        .unwrap();
+    for path in ["ta", "tb"] {
+        let client = proxy.connect_to("pooling_path").await;
+        client.batch_execute("BEGIN").await.unwrap();
+        client.batch_execute(&format!("SET LOCAL search_path TO {path}")).await.unwrap();
+        let insert = client.prepare("INSERT INTO w VALUES ($1)").await.unwrap();
+        if path == "ta" {
+            client.execute(&insert, &[&7]).await.unwrap();
+        } else {
+            client.execute(&insert, &[&"007"]).await.unwrap();
+        }
+        client.batch_execute("COMMIT").await.unwrap();
+    }
+    assert_eq!(value(&setup, "SELECT v FROM tb.w").await, "007");
+}
+
 /// A server keeps to the columns that a statement had when it was parsed: whoever prepares after the table has changed
 /// must not get what another client had prepared before.
 #[tokio::test]

@@ -33,6 +33,9 @@ const OPERATIONS: &[&str] = &[
     "SELECT set_config('my.own', 'y{n}', true)",
     "SELECT set_config('my.' || 'own', 'computed {n}', false)",
     "SELECT set_in_function({n})",
+    "SELECT set_path_in_function({n})",
+    "CALL set_in_procedure({n})",
+    "DO 'BEGIN PERFORM set_config(''my.own'', ''done'', false); END'",
     "SET ROLE twin_{n}",
     "SET LOCAL ROLE twin_{n}",
     "RESET ROLE",
@@ -167,8 +170,13 @@ async fn every_session_sees_what_it_would_see_alone() {
     let admin = connect(&direct).await;
     admin
         .batch_execute(
-            "CREATE FUNCTION set_in_function(n int) RETURNS text LANGUAGE plpgsql AS
+            "CREATE FUNCTION probe() RETURNS int STABLE LANGUAGE sql AS 'SELECT 1';
+             CREATE FUNCTION set_in_function(n int) RETURNS text LANGUAGE plpgsql AS
                  $$ BEGIN PERFORM set_config('application_name', 'by function ' || n, false); RETURN 'set'; END $$;
+             CREATE FUNCTION set_path_in_function(n int) RETURNS text LANGUAGE plpgsql AS
+                 $$ BEGIN PERFORM set_config('search_path', 's' || n, false); RETURN 'set'; END $$;
+             CREATE PROCEDURE set_in_procedure(n int) LANGUAGE plpgsql AS
+                 $$ BEGIN PERFORM set_config('work_mem', n || '9MB', false); END $$;
              DO $$ BEGIN FOR n IN 1..3 LOOP
                  EXECUTE format('CREATE ROLE twin_%s', n);
                  EXECUTE format('CREATE SCHEMA s%s', n);
@@ -182,6 +190,8 @@ async fn every_session_sees_what_it_would_see_alone() {
     shared().wait_caught_up().await.unwrap();
     let variables = [("TIDEGATE_POOL_SIZE", "7"), ("TIDEGATE_WORKERS", "1")];
     let proxy = Proxy::with(shared(), &variables).await;
+    // Before, it is not known which functions set anything.
+    proxy.wait_catalog(NAME, "SELECT probe()").await;
     let seed = std::env::var("TWINS_SEED").ok().and_then(|s| s.parse().ok());
     let seed: u64 = seed.unwrap_or_else(|| rand::rng().random());
     let mut random = StdRng::seed_from_u64(seed);

@@ -1,5 +1,6 @@
 //! What names stand for: relations, attributes and calls.
 
+use super::super::builtin;
 use super::super::command::{Effects, Reason};
 use super::super::fold::{LONGEST, fold};
 use super::super::keyword::Key;
@@ -96,7 +97,16 @@ impl Walk<'_, '_> {
                 self.set_configs = self.set_configs.saturating_add(1);
             }
         }
+        if self.names.sets(name) {
+            self.leave(Effects::UNKNOWN_SETTINGS);
+            self.raise(Reason::SessionState);
+        }
         if !self.asks() {
+            // What is not known here is a table with its columns, mostly.
+            let unsafe_one = self.names.function(name) == Verdict::Unsafe;
+            if unsafe_one && builtin::function(name) == Verdict::Unknown {
+                self.leave(Effects::OPAQUE);
+            }
             return;
         }
         let reason = match self.names.function(name) {
@@ -108,6 +118,9 @@ impl Walk<'_, '_> {
             Verdict::Unsafe => Reason::Function,
             Verdict::Unknown => Reason::UnknownFunction,
         };
+        if builtin::function(name) == Verdict::Unknown {
+            self.leave(Effects::OPAQUE);
+        }
         self.doubt = Some(special.map_or(reason, |special| special.reason));
     }
 }
