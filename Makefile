@@ -2,7 +2,7 @@ SHELL := /bin/bash
 # Where rustup puts cargo on a machine that had none.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: demo test bench bench-compare
+.PHONY: demo test test-clients bench bench-compare
 demo:
 	@scripts/ensure
 	cargo run --release --quiet -- demo
@@ -13,6 +13,10 @@ test:
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	cargo test
+
+test-clients:
+	@scripts/ensure all-clients
+	cargo test --test it -- --ignored heavy
 
 bench:
 	@scripts/ensure

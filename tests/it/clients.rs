@@ -1,7 +1,8 @@
 //! Real clients from their package registries: the same script direct and through Tidegate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::support::{Proxy, database, shared};
 
@@ -17,50 +18,61 @@ fn run(command: &mut Command) -> String {
     text
 }
 
-/// A Python with psycopg and asyncpg, made once per build directory.
-fn python() -> PathBuf {
-    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("python");
+/// Held while something is installed, so that tests that run at the same time do it once.
+fn installing() -> MutexGuard<'static, ()> {
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    INSTALLING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Installs what a list names, unless that very list has been installed there before.
+fn installed(list: &Path, dir: &Path, install: impl FnOnce()) {
+    let _held = installing();
+    let (list, ready) = (std::fs::read_to_string(list).unwrap(), dir.join("ready"));
+    if std::fs::read_to_string(&ready).ok().as_ref() != Some(&list) {
+        install();
+        std::fs::write(ready, list).unwrap();
+    }
+}
+
+/// A Python with what `requirements.txt` in a folder of the scripts names.
+pub(crate) fn python(folder: &str) -> Command {
+    let list = scripts().join(folder).join("requirements.txt");
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(folder).join("python");
     let python = dir.join("bin/python");
-    if !dir.join("ready").exists() {
+    installed(&list, &dir, || {
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&dir));
-        run(Command::new(&python)
-            .args(["-m", "pip", "install", "-q", "-r"])
-            .arg(scripts().join("requirements.txt")));
-        std::fs::write(dir.join("ready"), "").unwrap();
-    }
-    python
+        run(Command::new(&python).args(["-m", "pip", "install", "-q", "-r"]).arg(&list));
+    });
+    Command::new(python)
 }
 
-/// A directory with node-postgres.
-fn node_modules() -> PathBuf {
-    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("node");
-    if !dir.join("ready").exists() {
+/// Node with what `package.json` in a folder of the scripts names.
+pub(crate) fn node(folder: &str) -> Command {
+    let list = scripts().join(folder).join("package.json");
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(folder).join("node");
+    installed(&list, &dir, || {
         std::fs::create_dir_all(&dir).unwrap();
-        std::fs::copy(scripts().join("package.json"), dir.join("package.json")).unwrap();
+        std::fs::copy(&list, dir.join("package.json")).unwrap();
         run(Command::new("npm").args(["install", "--silent", "--no-audit", "--no-fund"]).current_dir(&dir));
-        std::fs::write(dir.join("ready"), "").unwrap();
-    }
-    dir
+    });
+    let mut node = Command::new("node");
+    node.env("NODE_PATH", dir.join("node_modules"));
+    node
 }
 
-fn client(program: &PathBuf, script: &str, port: u16, name: &str) -> String {
-    let mut command = Command::new(program);
+fn client(mut command: Command, script: &str, port: u16, name: &str) -> String {
     command.arg(scripts().join(script)).env("PGHOST", "127.0.0.1").env("PGPORT", port.to_string());
-    command
-        .env("PGUSER", "postgres")
-        .env("PGDATABASE", name)
-        .env("NODE_PATH", node_modules().join("node_modules"));
-    run(&mut command)
+    run(command.env("PGUSER", "postgres").env("PGDATABASE", name))
 }
 
 /// The script against the primary itself and through Tidegate, each in a database of its own.
-async fn same_both_ways(program: PathBuf, script: &str, name: &str) {
+pub(crate) async fn same_both_ways(program: impl Fn() -> Command, script: &str, name: &str) {
     let (direct, through) = (format!("{name}_direct"), format!("{name}_through"));
     database(&direct).await;
     database(&through).await;
     let proxy = Proxy::start(shared()).await;
-    let expected = client(&program, script, shared().primary().port, &direct);
-    let found = client(&program, script, proxy.port, &through);
+    let expected = client(program(), script, shared().primary().port, &direct);
+    let found = client(program(), script, proxy.port, &through);
     assert_eq!(found, expected);
     assert!(expected.lines().count() >= 10, "the script has said something: {expected}");
     assert!(proxy.metric("tidegate_units_total", &[("role", "replica")]).await > 0.0, "replicas took part");
@@ -68,17 +80,17 @@ async fn same_both_ways(program: PathBuf, script: &str, name: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn psycopg_notices_nothing() {
-    same_both_ways(python(), "psycopg_script.py", "clients_psycopg").await;
+    same_both_ways(|| python(""), "psycopg_script.py", "clients_psycopg").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn asyncpg_notices_nothing() {
-    same_both_ways(python(), "asyncpg_script.py", "clients_asyncpg").await;
+    same_both_ways(|| python(""), "asyncpg_script.py", "clients_asyncpg").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node_postgres_notices_nothing() {
-    same_both_ways(PathBuf::from("node"), "node_script.js", "clients_node").await;
+    same_both_ways(|| node(""), "node_script.js", "clients_node").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

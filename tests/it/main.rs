@@ -6,6 +6,7 @@ mod appendix_a;
 mod clients;
 mod demo;
 mod freshness;
+mod heavy;
 mod layers;
 mod operation;
 mod pooling;
