@@ -1,11 +1,13 @@
 //! One client: accept, handshake, serve.
 //!
 //! [`worker`] is the thread that it lives on, [`handshake`] its login, [`serve`] its life, [`mod@unit`] one
-//! unit of it, [`place`] where that goes, [`lease`] how it gets a server connection, [`outcome`] what its end means; [`tunnel`] is for those that replicate.
+//! unit of it, [`place`] where that goes, [`lease`] how it gets a server connection, [`outcome`] what its end means, [`moved`] what becomes
+//! of transactions that cannot stay where they are; [`tunnel`] is for those that replicate.
 
 pub mod cancel;
 pub mod handshake;
 pub mod lease;
+pub mod moved;
 pub mod outcome;
 pub mod place;
 pub mod serve;

@@ -5,22 +5,22 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 
 use super::lease::{NoLease, lease};
+use super::moved::binding_on_replica;
 use super::place::{Place, decide_place};
 use super::serve::{Client, Life};
 use super::worker::Entrance;
 use crate::pool::Lease;
 use crate::relay::exchange::{ClientSide, Plan, Undo};
 use crate::relay::heal::Refusal;
-use crate::relay::{Exchange, Outcome, begin, settle};
+use crate::relay::{Exchange, Outcome};
 use crate::route::{Ask, RouteHint, Want, Why};
 use crate::session::collect::End;
 use crate::session::local;
 use crate::session::notes::{Numbered, notes};
 use crate::session::pins::Pins;
-use crate::session::state::{LastRoute, Lost};
+use crate::session::state::Lost;
 use crate::session::translate::Sharing;
 use crate::session::{Unit, Verdict};
-use crate::sql::command::{Isolation, Modes};
 use crate::sql::{Access, Effects, Reason};
 use crate::topology::{NodeId, Role};
 use crate::wire::Frame;
@@ -41,17 +41,6 @@ pub(super) enum TransactionKind {
 
 /// The most nodes that one unit is tried on.
 const MAX_TRIES: usize = 8;
-
-fn binding_on_replica() -> Report {
-    Report::error(
-        sqlstate::READ_ONLY_TRANSACTION,
-        "this statement cannot run in a READ ONLY transaction that has read from a replica",
-    )
-    .detail("It would bind the session to the replica, or take a lock there that nobody else sees.")
-    .hint("Make it the first statement of its transaction, or begin with /* tidegate: route=primary */.")
-}
-
-const SERVER_LOST: &str = "the server connection broke, and the transaction with it";
 
 impl Client {
     /// Runs the unit at the start of the input.
@@ -105,33 +94,6 @@ impl Client {
             let mut table = self.worker.statements.borrow_mut();
             local::answer(messages, &mut self.session, &**names, nodes, &mut table, &mut out)?;
         } else {
-            return None;
-        }
-        self.input.advance(unit.len);
-        Some(self.say(&out).await)
-    }
-
-    /// A unit of a transaction whose server is gone.
-    async fn answer_lost(&mut self, unit: &Unit, lost: Lost) -> Option<Life> {
-        if !unit.is_whole() {
-            return Some(self.fatal(&Report::fatal(sqlstate::CONNECTION_FAILURE, SERVER_LOST)).await);
-        }
-        if lost == Lost::Untold {
-            self.session.lost = Some(Lost::Told);
-            if unit.any {
-                self.input.advance(unit.len);
-                let report = Report::error(sqlstate::CONNECTION_FAILURE, SERVER_LOST);
-                return Some(self.fail(unit, &report).await);
-            }
-        }
-        let mut out = BytesMut::new();
-        let names = self.names.get();
-        let messages = self.input.get(..unit.len).unwrap_or_default();
-        let table = &self.worker.statements;
-        let answer =
-            local::answer_lost(messages, &mut self.session, &**names, &mut table.borrow_mut(), &mut out);
-        if answer == local::LostAnswer::Over {
-            // The client goes on behind its end in the same breath; the server says no more than a warning to that.
             return None;
         }
         self.input.advance(unit.len);
@@ -205,43 +167,6 @@ impl Client {
         };
         let outcome = self.exchange(&mut lease, &unit, plan).await;
         self.after(lease, place, &unit, outcome).await
-    }
-
-    /// Goes on with a READ ONLY transaction, in which nothing has run yet, on the primary.
-    async fn move_to_primary(&mut self, old: Lease, modes: Modes, unit: &Unit) -> Result<Lease, Report> {
-        let node = old.connection.node;
-        old.connection.close();
-        self.worker.pools.borrow_mut().seat(node, old.permit);
-        self.handle.rests();
-        let why = match unit.verdict.access() {
-            Access::Primary(reason) => Why::Statement(reason),
-            Access::Read => Why::Unjudged,
-        };
-        let place = self.place(unit, Some(why), &[], self.worker.now()).await?;
-        let taken = lease(&self.worker, place.node, self.key, &self.identity, &self.handle).await;
-        let mut lease = taken.map_err(|error| match error {
-            NoLease::Refused(report) => report,
-            NoLease::Unreachable(why) => Report::error(sqlstate::CANNOT_CONNECT, why),
-        })?;
-        let isolation = match modes.isolation {
-            Some(Isolation::ReadCommitted) => " ISOLATION LEVEL READ COMMITTED",
-            Some(Isolation::RepeatableRead) => " ISOLATION LEVEL REPEATABLE READ",
-            Some(Isolation::Serializable) => " ISOLATION LEVEL SERIALIZABLE",
-            None => "",
-        };
-        let mode = if modes.read_only == Some(true) { " READ ONLY" } else { "" };
-        let mut ready = settle(&mut lease.connection, &self.session.settings, self.pid).await;
-        if ready.is_ok() {
-            ready = begin(&mut lease.connection, &format!("BEGIN{isolation}{mode}")).await;
-        }
-        if let Err(error) = ready {
-            let report = Report::error(sqlstate::CONNECTION_FAILURE, error.to_string());
-            self.end_lease(lease, place.node);
-            return Err(report);
-        }
-        self.transaction = TransactionKind::MayWrite;
-        self.session.last = Some(LastRoute { node: place.node, role: place.role, why });
-        Ok(lease)
     }
 
     /// A unit that finds its own server.
@@ -324,7 +249,7 @@ impl Client {
     }
 
     /// Where the unit goes.
-    async fn place(
+    pub(super) async fn place(
         &mut self,
         unit: &Unit,
         forced: Option<Why>,

@@ -16,7 +16,7 @@ use super::serve;
 use crate::auth::Users;
 use crate::config::Settings;
 use crate::metrics::WorkerMetrics;
-use crate::monitor::{Catalogs, Clock, Latest, PollsHandle, Published};
+use crate::monitor::{Catalogs, Clock, Latest, PollsHandle, Published, Snapshot};
 use crate::net::{Buffers, Stream};
 use crate::pool::pools::Age;
 use crate::pool::{Limits, Pools};
@@ -116,13 +116,13 @@ pub struct Worker {
 impl Worker {
     /// The settings in force.
     #[must_use]
-    pub fn settings(&self) -> Rc<Arc<Settings>> {
+    pub fn settings(&self) -> Rc<Snapshot<Settings>> {
         self.settings.get()
     }
 
     /// The nodes.
     #[must_use]
-    pub fn topology(&self) -> Rc<Arc<Topology>> {
+    pub fn topology(&self) -> Rc<Snapshot<Topology>> {
         self.topology.get()
     }
 

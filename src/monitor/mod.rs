@@ -13,5 +13,5 @@ pub mod watch;
 pub use catalogs::{CatalogCell, Catalogs};
 pub use clock::Clock;
 pub use polls::{Polls, PollsHandle, Waiting};
-pub use published::{Latest, Published};
+pub use published::{Latest, Published, Snapshot};
 pub use watch::Monitor;

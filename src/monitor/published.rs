@@ -1,6 +1,7 @@
 //! Something that one thread replaces now and then, and that others read at every turn.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,31 +39,41 @@ impl<T> Published<T> {
     }
 }
 
+/// A value as one thread has it: counted by that thread alone, for a count that all threads share would be written to
+/// at every turn.
+#[derive(Debug)]
+pub struct Snapshot<T>(Arc<T>);
+
+impl<T> Deref for Snapshot<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
 /// One thread's way to the newest value: a look at the version, and a count that no other thread shares.
-// A clone of the Arc alone would write to a cache line that all threads share.
-#[allow(clippy::redundant_allocation)]
 #[derive(Debug)]
 pub struct Latest<T> {
     published: Arc<Published<T>>,
     version: Cell<u64>,
-    own: RefCell<Rc<Arc<T>>>,
+    own: RefCell<Rc<Snapshot<T>>>,
 }
 
-#[allow(clippy::redundant_allocation)]
 impl<T> Latest<T> {
     /// Of what is published there.
     pub fn of(published: Arc<Published<T>>) -> Self {
         let version = published.version.load(Ordering::Acquire);
-        let own = Rc::new(published.load_full());
+        let own = Rc::new(Snapshot(published.load_full()));
         Self { published, version: version.into(), own: own.into() }
     }
 
     /// The newest value.
     #[inline]
-    pub fn get(&self) -> Rc<Arc<T>> {
+    pub fn get(&self) -> Rc<Snapshot<T>> {
         let version = self.published.version.load(Ordering::Acquire);
         if version != self.version.get() {
-            self.own.replace(Rc::new(self.published.load_full()));
+            self.own.replace(Rc::new(Snapshot(self.published.load_full())));
             self.version.set(version);
         }
         self.own.borrow().clone()
