@@ -23,13 +23,11 @@ impl Client {
         if !unit.is_whole() {
             return Some(self.fatal(&Report::fatal(sqlstate::CONNECTION_FAILURE, SERVER_LOST)).await);
         }
-        if lost == Lost::Untold {
+        if lost == Lost::Untold && unit.any {
             self.session.lost = Some(Lost::Told);
-            if unit.any {
-                self.input.advance(unit.len);
-                let report = Report::error(sqlstate::CONNECTION_FAILURE, SERVER_LOST);
-                return Some(self.fail(unit, &report).await);
-            }
+            self.input.advance(unit.len);
+            let report = Report::error(sqlstate::CONNECTION_FAILURE, SERVER_LOST);
+            return Some(self.fail(unit, &report).await);
         }
         let mut out = BytesMut::new();
         let names = self.names.get();

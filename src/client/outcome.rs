@@ -9,6 +9,7 @@ use crate::pool::Lease;
 use crate::relay::Outcome;
 use crate::session::Unit;
 use crate::session::local;
+use crate::session::reported::Reported;
 use crate::session::state::{LastRoute, Lost};
 use crate::sql::Effects;
 use crate::topology::NodeId;
@@ -40,7 +41,7 @@ impl Client {
         self.session.last = Some(LastRoute { node: place.node, role: place.role, why: place.why });
         let effects = unit.verdict.effects;
         self.defines |= effects.has(Effects::DDL);
-        self.sets |= effects.has(Effects::SETTINGS.with(Effects::UNKNOWN_SETTINGS));
+        self.sets |= effects.has(Effects::SETTINGS.with(Effects::UNKNOWN_SETTINGS).with(Effects::OPAQUE));
         if effects.has(Effects::OPAQUE) || !unit.is_judged() {
             lease.connection.unsure = Some(self.pid);
         }
@@ -73,6 +74,11 @@ impl Client {
             Outcome::TooManyStatements => {
                 self.end_lease(lease, place.node);
                 self.fatal(&Report { severity: build::Severity::Fatal, ..local::too_many() }).await
+            }
+            Outcome::ServerLost { ended: true, .. } => {
+                // PostgreSQL has told the client that its connection ends, and why.
+                self.end_lease(lease, place.node);
+                Life::Ends
             }
             Outcome::ServerLost { error, torn, told, .. } => {
                 self.end_lease(lease, place.node);
@@ -126,6 +132,10 @@ impl Client {
         lease.connection.close();
         self.worker.pools.borrow_mut().seat(node, lease.permit);
         self.session.changes.rollback();
+        self.session.reported = Reported::default();
+        if std::mem::take(&mut self.defines) {
+            self.catalog.refresh();
+        }
     }
 
     /// The server is gone in the middle of a unit.

@@ -120,6 +120,13 @@ pub async fn client(worker: Rc<Worker>, mut stream: Stream, mut input: BytesMut,
     let key_len = arrival.key_len;
     let (pid, key, handle) = handshake::register(&worker, key_len);
     let _registered = Registered(&worker, pid);
+    if !arrival.replication.is_empty() && entrance == Entrance::Replica {
+        let report = Report::fatal(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            "replication connections come in by the usual entrance: they go to the primary",
+        );
+        return refuse(&worker, &mut stream, &report).await;
+    }
     if !arrival.replication.is_empty() {
         let passed = tunnel(&worker, &mut stream, &mut input, arrival, (pid, &key), &handle).await;
         if let Err(report) = passed {
@@ -401,7 +408,9 @@ impl Client {
                 self.handle.rests();
                 self.end_lease(lease, node);
             }
-            self.session.lose(Lost::Untold);
+            // A transaction that has failed already can do no more than end.
+            let told = self.session.status == Status::Failed;
+            self.session.lose(if told { Lost::Told } else { Lost::Untold });
             return Life::GoesOn;
         }
         if lost {

@@ -64,7 +64,8 @@ async fn connect(worker: &Worker, arrival: &Arrival) -> Result<(Connection, Perm
             primary.ok_or_else(|| Report::fatal(sqlstate::CANNOT_CONNECT_NOW, "no primary is reachable"))?;
         (primary.id, primary.server_epoch)
     };
-    let permit = worker.shared.limits.try_acquire(node).ok_or_else(|| {
+    let free = worker.shared.limits.try_acquire(node);
+    let permit = free.or_else(|| worker.pools.borrow_mut().make_room(node)).ok_or_else(|| {
         Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "all server connections to the primary are in use")
             .detail("A replication connection takes one of pool.size for itself.")
     })?;

@@ -157,7 +157,7 @@ impl Client {
                 self.session.last.map_or(Why::Pinned, |l| l.why)
             },
         };
-        let sharing = self.sharing(&unit);
+        let sharing = self.sharing(&unit, &lease);
         let plan = Plan {
             may_heal: false,
             is_read: false,
@@ -212,7 +212,7 @@ impl Client {
                     .effects
                     .has(Effects::EXTERNAL.with(Effects::ADVISORY_LOCK).with(Effects::SEED));
             let is_read = unit.is_read() && !self.session.hides_ascii();
-            let sharing = self.sharing(&unit);
+            let sharing = self.sharing(&unit, &lease);
             let plan =
                 Plan { may_heal, is_read, statement_limit: self.statement_limit(), sharing, user: self.pid };
             self.transaction = self.kind_of(&unit, place.node);
@@ -424,9 +424,15 @@ impl Client {
         self.worker.topology().node(node).map_or_else(String::new, |n| n.name.to_string())
     }
 
-    fn sharing(&self, unit: &Unit) -> Sharing {
-        let settings = Effects::SETTINGS.with(Effects::UNKNOWN_SETTINGS);
-        let own = self.sets || self.defines || unit.verdict.of_session || unit.verdict.effects.has(settings);
+    fn sharing(&self, unit: &Unit, lease: &Lease) -> Sharing {
+        const CHANGES: Effects = Effects::SETTINGS
+            .with(Effects::UNKNOWN_SETTINGS)
+            .with(Effects::DDL)
+            .with(Effects::TEMPORARY)
+            .with(Effects::OPAQUE);
+        let unsure = lease.connection.unsure.is_some_and(|user| user == self.pid);
+        let changed = self.sets || self.defines || unsure;
+        let own = changed || unit.verdict.of_session || unit.verdict.effects.has(CHANGES);
         if own || !self.session.pins.is_empty() || !unit.is_judged() {
             Sharing::Nobody
         } else {

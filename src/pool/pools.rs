@@ -122,6 +122,13 @@ impl Pools {
         Some(Step::Wait(wait))
     }
 
+    /// Ends an idle connection of the node, if this worker has one, for the right to make another.
+    pub fn make_room(&mut self, node: NodeId) -> Option<super::limits::Permit> {
+        let lease = self.nodes.get_mut(usize::from(node.0))?.pop_any()?;
+        lease.connection.close();
+        Some(lease.permit)
+    }
+
     /// Takes a connection back: for whoever waits longest, or to keep. One that is not clean, too old or
     /// of an older server epoch is closed.
     pub fn give_back(&mut self, mut lease: Lease, topology: &Topology, age: Age) {

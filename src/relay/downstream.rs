@@ -106,6 +106,7 @@ impl Exchange<'_, '_> {
                     (self.at, self.run, self.told) = (end, end, true);
                     return Ok(());
                 }
+                self.ended |= Fields::new(body).is_fatal() && self.refused.is_none();
             }
             tag::COMMAND_COMPLETE | tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED if !in_setup => {
                 if self.refused.is_none() {

@@ -38,6 +38,8 @@ pub enum Outcome {
         torn: bool,
         /// Whether the client has had the server's own word about it.
         told: bool,
+        /// Whether that word was that the client's connection ends.
+        ended: bool,
     },
     /// The server does not keep to the protocol, or did not take our own settings.
     ServerFailed {
@@ -129,6 +131,8 @@ pub struct Exchange<'a, 'b> {
     pub(super) any_sent: bool,
     /// The client has had the server's own word about its end.
     pub(super) told: bool,
+    /// The client has been told that its connection ends.
+    pub(super) ended: bool,
     taken: bool,
 }
 
@@ -165,6 +169,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
             ends_copy: false,
             any_sent: false,
             told: false,
+            ended: false,
             taken: false,
         }
     }
@@ -192,6 +197,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
                 unseen: !self.seen && !self.taken,
                 torn: self.is_torn(),
                 told: self.told,
+                ended: self.ended,
             },
             Err(Broken::Protocol(message)) => Outcome::ServerFailed { message, torn: self.is_torn() },
             Err(Broken::TooManyStatements) => Outcome::TooManyStatements,
@@ -265,6 +271,10 @@ impl<'a, 'b> Exchange<'a, 'b> {
 
     /// Gives the server the session's settings, if it has others.
     async fn set_up(&mut self) -> Result<(), Broken> {
+        if self.server.status != Status::Idle {
+            // In the midst of the session's own transaction.
+            return Ok(());
+        }
         if self.server.unsure.is_some_and(|user| user != self.plan.user) {
             let target = self.client.session.settings.clone();
             return match settle(self.server, &target, self.plan.user).await {

@@ -182,31 +182,36 @@ pub fn answer_lost(
 
 /// Whether a unit ends its transaction first, and has more to be run behind that.
 fn ends_and_goes_on(unit: &[u8], session: &Session, names: &dyn Names) -> bool {
-    let ends = |text: &[u8]| {
+    let first_ends = |text: &[u8]| {
         let class = classify(text, names, session.dialect());
-        let first = matches!(class.first, Command::Commit { .. } | Command::Rollback { .. });
-        (first, class.statements)
+        let ends = matches!(class.first, Command::Commit { .. } | Command::Rollback { .. });
+        ends.then_some(class.statements)
     };
-    let mut first = None;
-    let mut executions = 0;
+    let mut ended = false;
     let mut rest = unit;
     while let Ok(Some(frame)) = Frame::peek(rest) {
         let body = frame.body(rest).unwrap_or_default();
         let text = match frame.tag {
             tag::QUERY => client::query(body),
             tag::PARSE => Parse::read(body).map(|parse| parse.text),
+            // One that this very unit prepares has no text yet.
             tag::BIND => Bind::read(body).and_then(|bind| session.statements.text(bind.statement)),
             _ => None,
         };
-        if let (None, Some(text)) = (first, text) {
-            let (is_end, statements) = ends(text);
-            first = Some(is_end);
-            executions += if frame.tag == tag::QUERY { statements } else { 0 };
+        match (ended, text, frame.tag) {
+            (true, _, tag::QUERY | tag::PARSE | tag::BIND | tag::DESCRIBE | tag::EXECUTE) => return true,
+            // All that comes before the first Execute must belong to the end.
+            (false, Some(text), _) => match first_ends(text) {
+                Some(statements) if frame.tag == tag::QUERY => return statements > 1,
+                Some(_) => {}
+                None => return false,
+            },
+            (false, None, tag::EXECUTE) => ended = true,
+            _ => {}
         }
-        executions += u32::from(frame.tag == tag::EXECUTE);
         rest = rest.get(frame.len..).unwrap_or_default();
     }
-    first == Some(true) && executions > 1
+    false
 }
 
 fn aborted() -> Report {
@@ -288,6 +293,9 @@ impl Answer<'_> {
             }
             tag::DESCRIBE => match client::target(body) {
                 Some(Target::Statement(name)) => {
+                    if self.session.lost.is_some() && self.local(name) != Some(Local::EndLost) {
+                        return Err(aborted());
+                    }
                     build::message(out, server_tag::PARAMETER_DESCRIPTION, |b| b.extend_from_slice(&[0, 0]));
                     if let Some(local) = self.local(name) {
                         describe(&local, out, true);

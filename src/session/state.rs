@@ -190,6 +190,7 @@ impl Session {
         self.status = Status::Failed;
         self.lost = Some(lost);
         self.unbound = Pins::default();
+        self.reported = Reported::default();
         self.changes.rollback();
     }
 

@@ -223,7 +223,15 @@ impl Translator<'_> {
             }
             return None;
         }
-        let statement = self.client.get(name)?.clone();
+        let mut statement = self.client.get(name)?.clone();
+        if self.sharing == Sharing::Nobody && !self.server.touch(statement.id) {
+            // What it means here, it may mean to nobody else.
+            let key = self.table.number().reverse_bits();
+            let own = self.table.intern(&statement.text, &statement.types, key);
+            if self.client.insert(name, own.clone()).is_ok() {
+                statement = own;
+            }
+        }
         self.provide_shared(&statement, out);
         Some(statement)
     }

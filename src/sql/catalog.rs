@@ -206,6 +206,14 @@ impl Names for Catalog {
         self.is_special(name, SETS)
     }
 
+    fn is_users(&self, name: &[u8]) -> bool {
+        self.is_special(name, FUNCTION)
+    }
+
+    fn knows_users(&self) -> bool {
+        self.version != BUILTIN
+    }
+
     fn is_plain(&self, word: &[u8]) -> bool {
         // Beyond ASCII, and where names are cut, a look at the ends does not do.
         let simple = word.len() < LONGEST && !self.overflow && !self.wide_relations;

@@ -210,8 +210,11 @@ fn verb<'a>(walk: &mut Walk<'a, '_>, key: Key) -> Command<'a> {
         | Key::Notify => plain(walk, Reason::Write, Effects::default()),
         Key::Call => plain(walk, Reason::Write, Effects::OPAQUE),
         Key::Do => {
-            let body = walk.cursor.bytes(walk.cursor.peek());
-            let sets = body.windows(3).any(|word| word.eq_ignore_ascii_case(b"set"));
+            let mut sets = false;
+            while !walk.cursor.at_end() {
+                let token = walk.cursor.take();
+                sets |= walk.cursor.bytes(token).windows(3).any(|word| word.eq_ignore_ascii_case(b"set"));
+            }
             plain(walk, Reason::Write, if sets { Effects::UNKNOWN_SETTINGS } else { Effects::OPAQUE })
         }
         Key::Create => {

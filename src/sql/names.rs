@@ -32,6 +32,16 @@ pub trait Names {
         false
     }
 
+    /// Whether some function of the user's of that name is unsafe, whatever is known of PostgreSQL's own.
+    fn is_users(&self, _name: &[u8]) -> bool {
+        false
+    }
+
+    /// Whether the user's functions are known at all.
+    fn knows_users(&self) -> bool {
+        true
+    }
+
     /// Whether this word, as written without quotes, can be told at a glance to be [`Verdict::Safe`] as a relation.
     fn is_plain(&self, _word: &[u8]) -> bool {
         false

@@ -62,6 +62,7 @@ fn every_effect_has_its_statements() {
         ("call p(1)", Effects::OPAQUE),
         ("do $$ begin null; end $$", Effects::OPAQUE),
         ("do $$ begin perform set_config('a.b', 'c', false); end $$", Effects::UNKNOWN_SETTINGS),
+        ("do language plpgsql 'begin set role x; end'", Effects::UNKNOWN_SETTINGS),
         ("insert into t (a) values (lower('X'))", Effects::default()),
         ("select lo_export(1, '/x')", Effects::EXTERNAL),
         ("select nextval('s')", Effects::SEQUENCE),

@@ -66,6 +66,12 @@ impl Walk<'_, '_> {
         if let Some(special) = special {
             self.leave(special.effects);
         }
+        if self.names.sets(name) {
+            self.leave(Effects::UNKNOWN_SETTINGS);
+            self.raise(Reason::SessionState);
+        } else if self.names.is_users(name) {
+            self.leave(Effects::OPAQUE);
+        }
         if !self.asks() {
             return;
         }
@@ -103,8 +109,8 @@ impl Walk<'_, '_> {
         }
         if !self.asks() {
             // What is not known here is a table with its columns, mostly.
-            let unsafe_one = self.names.function(name) == Verdict::Unsafe;
-            if unsafe_one && builtin::function(name) == Verdict::Unknown {
+            let unknown = !self.names.knows_users() && builtin::function(name) == Verdict::Unknown;
+            if unknown || self.names.is_users(name) {
                 self.leave(Effects::OPAQUE);
             }
             return;
@@ -118,7 +124,7 @@ impl Walk<'_, '_> {
             Verdict::Unsafe => Reason::Function,
             Verdict::Unknown => Reason::UnknownFunction,
         };
-        if builtin::function(name) == Verdict::Unknown {
+        if builtin::function(name) == Verdict::Unknown || self.names.is_users(name) {
             self.leave(Effects::OPAQUE);
         }
         self.doubt = Some(special.map_or(reason, |special| special.reason));
