@@ -79,8 +79,12 @@ fn recognise(text: &[u8], names: &dyn Names, session: &Session) -> Option<Local>
             let folded = fold_statement_name(name);
             session.statements.get(&folded).is_some().then(|| Local::Deallocate(folded.into()))
         }
-        // With SQL-level statements about, the server has to hear of it, too.
-        Command::Deallocate(None) if !session.pins.has(Pins::SQL_PREPARE) => Some(Local::DeallocateAll),
+        // With SQL-level statements about, the server has to hear of it, too; and in a transaction it counts as a query.
+        Command::Deallocate(None)
+            if session.status == Status::Idle && !session.pins.has(Pins::SQL_PREPARE) =>
+        {
+            Some(Local::DeallocateAll)
+        }
         _ => None,
     }
 }
