@@ -474,3 +474,95 @@ fn describe(local: &Local, out: &mut BytesMut, extended: bool) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::Catalog;
+    use std::rc::Rc;
+
+    struct Lost {
+        session: Session,
+        table: Statements,
+    }
+
+    impl Lost {
+        fn new() -> Self {
+            let mut session = Session::new(Rc::default(), Level::Session, 0);
+            session.lose(crate::session::state::Lost::Told);
+            Self { session, table: Statements::default() }
+        }
+
+        /// The types of the answer's messages with ReadyForQuery's status, or `over`.
+        fn answer(&mut self, unit: &BytesMut) -> String {
+            let mut out = BytesMut::new();
+            let names = Catalog::builtin();
+            match answer_lost(unit, &mut self.session, &names, &mut self.table, &mut out) {
+                LostAnswer::Over => "over".to_owned(),
+                LostAnswer::Given => {
+                    let mut rest = &out[..];
+                    let mut tags = String::new();
+                    while let Some(frame) = Frame::peek(rest).unwrap() {
+                        tags.push(char::from(frame.tag));
+                        if frame.tag == server_tag::READY_FOR_QUERY {
+                            tags.push(char::from(frame.body(rest).unwrap()[0]));
+                        }
+                        rest = &rest[frame.len..];
+                    }
+                    tags
+                }
+            }
+        }
+    }
+
+    fn query(sql: &str) -> BytesMut {
+        let mut unit = BytesMut::new();
+        build::query(&mut unit, sql.as_bytes());
+        unit
+    }
+
+    /// Parse (`P`), Bind (`B`) and Execute (`E`) of named statements, and a Sync at the end.
+    fn extended(steps: &[(char, &str, &str)]) -> BytesMut {
+        let mut unit = BytesMut::new();
+        for (step, name, sql) in steps {
+            match step {
+                'P' => build::parse(&mut unit, name.as_bytes(), sql.as_bytes(), b"\0\0"),
+                'B' => build::bind(&mut unit, b"", name.as_bytes(), b"\0\0\0\0\0\0"),
+                _ => build::message(&mut unit, tag::EXECUTE, |b| b.extend_from_slice(b"\0\0\0\0\0")),
+            }
+        }
+        unit.extend_from_slice(&client::SYNC_MESSAGE);
+        unit
+    }
+
+    #[test]
+    fn in_a_lost_transaction_only_its_end_is_taken() {
+        let mut lost = Lost::new();
+        for (sql, answer) in [
+            ("select 1", "EZE"),
+            ("", "IZE"),
+            ("insert into t values (1); commit", "EZE"),
+            ("savepoint a", "EZE"),
+            ("rollback to a", "EZE"),
+            ("rollback", "CZI"),
+        ] {
+            assert_eq!(lost.answer(&query(sql)), answer, "{sql}");
+        }
+        assert!(lost.session.lost.is_none());
+        assert_eq!(Lost::new().answer(&query("commit")), "CZI");
+        assert_eq!(Lost::new().answer(&query("rollback; select 1")), "over");
+    }
+
+    #[test]
+    fn what_was_sent_with_a_lost_transactions_end_runs_only_behind_it() {
+        let end = [('P', "a", "commit"), ('B', "a", ""), ('E', "", "")];
+        let write = [('P', "b", "insert into t values (1)"), ('B', "b", ""), ('E', "", "")];
+        assert_eq!(Lost::new().answer(&extended(&end)), "12CZI");
+        assert_eq!(Lost::new().answer(&extended(&write)), "EZE");
+        assert_eq!(Lost::new().answer(&extended(&[&end[..], &write[..]].concat())), "over");
+        assert_eq!(Lost::new().answer(&extended(&[&write[..], &end[..]].concat())), "EZE");
+        // Prepared first, but not run first.
+        let mixed = [&end[..1], &write[..], &end[1..]].concat();
+        assert_eq!(Lost::new().answer(&extended(&mixed)), "1EZE");
+    }
+}
