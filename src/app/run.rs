@@ -22,8 +22,7 @@ use crate::config::change::changes;
 use crate::http::{self, HttpState};
 use crate::metrics::Metrics;
 use crate::metrics::encode::Servers;
-use crate::monitor::{Catalogs, Clock, Monitor};
-use crate::monitor::{Latest, Published};
+use crate::monitor::{Catalogs, Clock, Latest, Monitor, Published};
 use crate::net::listen::listen;
 use crate::pool::{Limits, Pools};
 use crate::route::Budget;
@@ -196,7 +195,6 @@ async fn serve(
     drain(shared, &mut terminate, &mut interrupt).await
 }
 
-/// Gives a client to the worker that has the fewest.
 /// The next client by either entrance.
 async fn accept(
     first: &TcpListener,
@@ -214,6 +212,7 @@ async fn accept(
     }
 }
 
+/// Gives a client to the worker that has the fewest.
 fn deal(stream: tokio::net::TcpStream, entrance: Entrance, shared: &Shared) {
     let Ok(stream) = stream.into_std() else { return };
     if let Some(door) = shared.workers.iter().min_by_key(|d| d.load.load(Ordering::Relaxed)) {

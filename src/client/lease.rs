@@ -1,5 +1,6 @@
 //! How a unit gets its server connection: an idle one, a place in line, or a new one.
 
+use std::io;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -7,9 +8,11 @@ use tokio::time::timeout;
 use super::cancel::Handle;
 use super::place::cancelled;
 use super::worker::Worker;
+use crate::auth::{Credential, LoginError};
 use crate::pool::pools::Step;
 use crate::pool::{Identity, Lease, PoolKey, Seat};
-use crate::server::dial::{Target, dial};
+use crate::server::Connection;
+use crate::server::dial::{DialError, Target, dial};
 use crate::topology::{NodeId, Role};
 use crate::wire::build::Report;
 use crate::wire::sqlstate;
@@ -55,37 +58,22 @@ pub async fn lease(
         }
         None => return Err(NoLease::Unreachable("the node is not configured".to_owned())),
     };
-    let settings = worker.settings();
-    let Some(target) = settings.nodes.get(usize::from(node.0)) else {
-        return Err(NoLease::Unreachable("the node is not configured".to_owned()));
-    };
     let (epoch, role) = {
         let topology = worker.topology();
         topology.node(node).map_or((0, Role::Unknown), |n| (n.server_epoch, n.role))
     };
-    let own = target.password.clone().filter(|_| *target.user == *identity.user);
-    let dialled = dial(Target {
-        node,
-        settings: target,
-        epoch,
-        user: &identity.user,
-        database: &identity.database,
-        parameters: &[],
-        credential: identity.credential.clone().or_else(|| own.map(crate::auth::Credential::Password)),
-        limit: settings.connect_timeout,
-        now: worker.now(),
-    })
-    .await;
+    let dialled = connect(worker, node, epoch, identity, &[]).await;
     match dialled {
         Ok(connection) => {
             let why = match role {
                 Role::Replica => {
                     let same = is_still_that_server(worker, node, epoch);
                     tokio::select! {
-                        same = timeout(settings.connect_timeout, same) => {
+                        same = timeout(worker.settings().connect_timeout, same) => {
                             (same != Ok(true)).then_some("it did not answer the monitor")
                         }
                         () = handle.cancellation() => {
+                            connection.close();
                             worker.pools.borrow_mut().seat(node, permit);
                             return Err(NoLease::Refused(cancelled()));
                         }
@@ -105,15 +93,43 @@ pub async fn lease(
         Err(error) => {
             worker.pools.borrow_mut().seat(node, permit);
             match error {
-                crate::server::DialError::Login(crate::auth::LoginError::Refused(refusal))
-                    if !is_unavailable(&refusal.sqlstate) =>
-                {
+                DialError::Login(LoginError::Refused(refusal)) if !is_unavailable(&refusal.sqlstate) => {
                     Err(NoLease::Refused(Report::fatal(refusal.sqlstate, refusal.message)))
                 }
                 other => Err(NoLease::Unreachable(other.to_string())),
             }
         }
     }
+}
+
+/// Makes a new connection to a node, with what else is to be said at its startup.
+///
+/// # Errors
+/// As [`dial`].
+pub(super) async fn connect(
+    worker: &Worker,
+    node: NodeId,
+    epoch: u32,
+    identity: &Identity,
+    parameters: &[(String, String)],
+) -> Result<Connection, DialError> {
+    let settings = worker.settings();
+    let Some(target) = settings.nodes.get(usize::from(node.0)) else {
+        return Err(io::Error::other("the node is not configured").into());
+    };
+    let own = target.password.clone().filter(|_| *target.user == *identity.user);
+    dial(Target {
+        node,
+        settings: target,
+        epoch,
+        user: &identity.user,
+        database: &identity.database,
+        parameters,
+        credential: identity.credential.clone().or_else(|| own.map(Credential::Password)),
+        limit: settings.connect_timeout,
+        now: worker.now(),
+    })
+    .await
 }
 
 /// Whether the server behind a connection that was just made is the one that the topology knows in `epoch`, told by a

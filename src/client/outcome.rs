@@ -9,7 +9,6 @@ use crate::pool::Lease;
 use crate::relay::Outcome;
 use crate::session::Unit;
 use crate::session::local;
-use crate::session::reported::Reported;
 use crate::session::state::{LastRoute, Lost};
 use crate::sql::Effects;
 use crate::topology::NodeId;
@@ -45,11 +44,9 @@ impl Client {
         if effects.has(Effects::OPAQUE) || !unit.is_judged() {
             lease.connection.unsure = Some(self.pid);
         }
-        if matches!(outcome, Outcome::Done(Status::Idle)) {
-            self.sets = false;
-        }
         match outcome {
             Outcome::Done(Status::Idle) => {
+                self.sets = false;
                 self.record(place.node, lease.connection.epoch);
                 if std::mem::take(&mut self.defines) {
                     self.catalog.refresh();
@@ -131,8 +128,7 @@ impl Client {
         self.record(node, lease.connection.epoch);
         lease.connection.close();
         self.worker.pools.borrow_mut().seat(node, lease.permit);
-        self.session.changes.rollback();
-        self.session.reported = Reported::default();
+        self.session.abandon();
         if std::mem::take(&mut self.defines) {
             self.catalog.refresh();
         }

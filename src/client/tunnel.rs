@@ -9,11 +9,13 @@ use tokio::io::copy_bidirectional_with_sizes;
 
 use super::cancel::Handle;
 use super::handshake::{self, Arrival};
+use super::lease;
 use super::worker::Worker;
+use crate::auth::LoginError;
 use crate::net::Stream;
-use crate::pool::Permit;
+use crate::pool::{Identity, Permit};
 use crate::server::Connection;
-use crate::server::dial::{Target, dial};
+use crate::server::dial::DialError;
 use crate::session::Pins;
 use crate::wire::build::Report;
 use crate::wire::sqlstate;
@@ -69,25 +71,15 @@ async fn connect(worker: &Worker, arrival: &Arrival) -> Result<(Connection, Perm
         Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "all server connections to the primary are in use")
             .detail("A replication connection takes one of pool.size for itself.")
     })?;
-    let settings = worker.settings();
-    let unknown = || Report::fatal(sqlstate::CANNOT_CONNECT, "the node is not configured");
-    let target = settings.nodes.get(usize::from(node.0)).ok_or_else(unknown)?;
-    let own = target.password.clone().filter(|_| *target.user == *arrival.user);
-    let dialled = dial(Target {
-        node,
-        settings: target,
-        epoch,
-        user: &arrival.user,
-        database: &arrival.database,
-        parameters: &arrival.replication,
-        credential: arrival.credential.clone().or_else(|| own.map(crate::auth::Credential::Password)),
-        limit: settings.connect_timeout,
-        now: worker.now(),
-    })
-    .await;
+    let identity = Identity {
+        user: arrival.user.clone(),
+        database: arrival.database.clone(),
+        credential: arrival.credential.clone(),
+    };
+    let dialled = lease::connect(worker, node, epoch, &identity, &arrival.replication).await;
     match dialled {
         Ok(connection) => Ok((connection, permit)),
-        Err(crate::server::DialError::Login(crate::auth::LoginError::Refused(refusal))) => {
+        Err(DialError::Login(LoginError::Refused(refusal))) => {
             Err(Report::fatal(refusal.sqlstate, refusal.message))
         }
         Err(error) => Err(Report::fatal(sqlstate::CANNOT_CONNECT, error.to_string())),

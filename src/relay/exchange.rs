@@ -275,19 +275,12 @@ impl<'a, 'b> Exchange<'a, 'b> {
             // In the midst of the session's own transaction.
             return Ok(());
         }
-        if self.server.unsure.is_some_and(|user| user != self.plan.user) {
-            let target = self.client.session.settings.clone();
-            return match settle(self.server, &target, self.plan.user).await {
-                Ok(()) => Ok(()),
-                Err(SettleError::Io(error)) => Err(Broken::Server(error)),
-                Err(SettleError::Refused { message, .. }) => Err(self.settings_refused(message)),
-            };
-        }
+        let unsure = self.server.unsure.is_some_and(|user| user != self.plan.user);
         let target = &self.client.session.settings;
-        if std::rc::Rc::ptr_eq(&self.server.settings, target) {
+        if !unsure && std::rc::Rc::ptr_eq(&self.server.settings, target) {
             return Ok(());
         }
-        if *self.server.settings == **target {
+        if !unsure && *self.server.settings == **target {
             // All who have equal settings come to share one map, so that the next look is a short one.
             if std::rc::Rc::as_ptr(&self.server.settings) < std::rc::Rc::as_ptr(target) {
                 self.client.session.settings = self.server.settings.clone();
@@ -296,13 +289,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
             }
             return Ok(());
         }
-        let mut sql = Vec::new();
-        self.server.settings.difference(target, &mut sql);
-        if sql.is_empty() {
-            self.server.settings = target.clone();
-            return Ok(());
-        }
-        if !self.plan.is_read {
+        if unsure || !self.plan.is_read {
             // A write must not run with another's settings: it is sent only once the server has these.
             let target = target.clone();
             return match settle(self.server, &target, self.plan.user).await {
@@ -310,6 +297,12 @@ impl<'a, 'b> Exchange<'a, 'b> {
                 Err(SettleError::Io(error)) => Err(Broken::Server(error)),
                 Err(SettleError::Refused { message, .. }) => Err(self.settings_refused(message)),
             };
+        }
+        let mut sql = Vec::new();
+        self.server.settings.difference(target, &mut sql);
+        if sql.is_empty() {
+            self.server.settings = target.clone();
+            return Ok(());
         }
         self.server.settings = target.clone();
         build::query(&mut self.to_server, &sql);

@@ -4,6 +4,17 @@ use crate::route::{Level, RouteHint};
 use crate::sql::{Access, Class, Command, Effects, Reason, command::Modes};
 use crate::sql::{HintedConsistency, HintedRoute, hint};
 
+/// What stays on the server that it happened on, unlike settings, which go with the session.
+const BINDING: Effects = Effects::UNKNOWN_SETTINGS
+    .with(Effects::TEMPORARY)
+    .with(Effects::ADVISORY_LOCK)
+    .with(Effects::LISTEN)
+    .with(Effects::HOLD_CURSOR)
+    .with(Effects::LOAD)
+    .with(Effects::SQL_PREPARE)
+    .with(Effects::SEED)
+    .with(Effects::EXTERNAL);
+
 /// What a comment at the start of a text demands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hints {
@@ -153,31 +164,12 @@ impl Verdict {
     /// state that binds the session to it, or a lock that nobody on the primary would see.
     #[must_use]
     pub fn binds(&self) -> bool {
-        const BINDING: Effects = Effects::UNKNOWN_SETTINGS
-            .with(Effects::TEMPORARY)
-            .with(Effects::ADVISORY_LOCK)
-            .with(Effects::LISTEN)
-            .with(Effects::HOLD_CURSOR)
-            .with(Effects::LOAD)
-            .with(Effects::SQL_PREPARE)
-            .with(Effects::SEED)
-            .with(Effects::EXTERNAL);
         self.effects.has(BINDING) || self.access() == Access::Primary(Reason::Lock)
     }
 
     /// Whether the unit changes anything that the session keeps track of.
     #[must_use]
     pub fn is_stateful(&self) -> bool {
-        const TRACKED: Effects = Effects::SETTINGS
-            .with(Effects::UNKNOWN_SETTINGS)
-            .with(Effects::TEMPORARY)
-            .with(Effects::ADVISORY_LOCK)
-            .with(Effects::LISTEN)
-            .with(Effects::HOLD_CURSOR)
-            .with(Effects::LOAD)
-            .with(Effects::SQL_PREPARE)
-            .with(Effects::SEED)
-            .with(Effects::EXTERNAL);
-        self.effects.has(TRACKED)
+        self.effects.has(BINDING.with(Effects::SETTINGS))
     }
 }

@@ -73,6 +73,12 @@ impl Statements {
         made
     }
 
+    /// A statement of that text and types that is shared with nobody.
+    pub fn own(&mut self, text: &[u8], types: &[u8]) -> SharedStatement {
+        let key = self.number().reverse_bits();
+        self.intern(text, types, key)
+    }
+
     /// A number for an unnamed statement, unique in this worker.
     pub fn number(&mut self) -> u64 {
         self.next += 1;

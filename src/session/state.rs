@@ -189,6 +189,11 @@ impl Session {
     pub fn lose(&mut self, lost: Lost) {
         self.status = Status::Failed;
         self.lost = Some(lost);
+        self.abandon();
+    }
+
+    /// What was under way on a server that is gone has no effect.
+    pub fn abandon(&mut self) {
         self.unbound = Pins::default();
         self.reported = Reported::default();
         self.changes.rollback();

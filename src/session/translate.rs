@@ -154,11 +154,13 @@ impl Translator<'_> {
             self.replies.expect(Expect::Parse { own: false, statement: None, before: None });
             return Ok(());
         }
-        let key = match self.sharing {
-            Sharing::Generation(generation) => self.settings.plan_key().rotate_left(1) ^ generation,
-            Sharing::Nobody => self.table.number().reverse_bits(),
+        let statement = match self.sharing {
+            Sharing::Generation(generation) => {
+                let key = self.settings.plan_key().rotate_left(1) ^ generation;
+                self.table.intern(parse.text, parse.types, key)
+            }
+            Sharing::Nobody => self.table.own(parse.text, parse.types),
         };
-        let statement = self.table.intern(parse.text, parse.types, key);
         self.client.insert(parse.name, statement.clone()).map_err(|_| TooMany)?;
         let before = Some(Before::Named { name: parse.name.into(), statement: None });
         if self.server.touch(statement.id) {
@@ -226,8 +228,7 @@ impl Translator<'_> {
         let mut statement = self.client.get(name)?.clone();
         if self.sharing == Sharing::Nobody && !self.server.touch(statement.id) {
             // What it means here, it may mean to nobody else.
-            let key = self.table.number().reverse_bits();
-            let own = self.table.intern(&statement.text, &statement.types, key);
+            let own = self.table.own(&statement.text, &statement.types);
             if self.client.insert(name, own.clone()).is_ok() {
                 statement = own;
             }
