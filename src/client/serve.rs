@@ -31,7 +31,7 @@ use crate::sql::command::Modes;
 use crate::wire::build::{self, Report};
 use crate::wire::client::tag;
 use crate::wire::server::Status;
-use crate::wire::sqlstate;
+use crate::wire::sqlstate::{self, IDLE_TIMEOUT};
 
 /// One client that is in.
 pub(super) struct Client {
@@ -261,6 +261,8 @@ enum Woken {
     Client,
     Server,
     Leave,
+    /// It has been idle for as long as its `idle_session_timeout` allows.
+    Idle,
 }
 
 impl Client {
@@ -351,6 +353,11 @@ impl Client {
             Woken::Client => {}
             Woken::Server => return self.hear_server().await,
             Woken::Leave => return self.fatal(&shutting_down()).await,
+            Woken::Idle => {
+                let report =
+                    Report::fatal(IDLE_TIMEOUT, "terminating connection due to idle-session timeout");
+                return self.fatal(&report).await;
+            }
         }
         if self.input.capacity() == 0 {
             self.input = self.worker.buffers.borrow_mut().take();
@@ -364,6 +371,9 @@ impl Client {
 
     async fn woken(&self) -> Woken {
         let idle = self.session.status == Status::Idle;
+        let limit = self.session.settings.marks().idle_timeout.filter(|_| idle && self.input.is_empty());
+        // Of the two ends of the connection this is the one that is idle: the server may serve others.
+        let mut limit = limit.map(|limit| Box::pin(tokio::time::sleep(limit)));
         poll_fn(|cx| {
             self.handle.listen(cx.waker());
             if self.stream.poll_readable(cx).is_ready() {
@@ -376,6 +386,9 @@ impl Client {
             }
             if self.handle.is_leaving() && idle {
                 return Poll::Ready(Woken::Leave);
+            }
+            if limit.as_mut().is_some_and(|limit| limit.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(Woken::Idle);
             }
             Poll::Pending
         })

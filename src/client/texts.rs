@@ -1,11 +1,16 @@
 //! The texts and names in a unit that has to be looked at once more.
 
 use super::serve::Client;
+use crate::pool::Lease;
 use crate::relay::exchange::Undo;
-use crate::session::Unit;
-use crate::sql::fingerprint;
+use crate::relay::{SettleError, reveal, settle};
+use crate::session::pins::Pins;
+use crate::session::prepared::fold_statement_name;
+use crate::session::{SharedStatement, Unit};
+use crate::sql::{Command, fingerprint, statements};
 use crate::wire::Frame;
 use crate::wire::client::{self, Parse, tag};
+use crate::wire::server::Status;
 
 impl Client {
     pub(super) fn learn(&mut self, unit: &Unit) {
@@ -29,6 +34,43 @@ impl Client {
             }
         });
         found
+    }
+
+    /// SQL is about to speak of statements that the client has prepared by messages: the server must know them by the
+    /// client's names, and the session stays with it from now on.
+    pub(super) async fn reveal_names(&mut self, lease: &mut Lease, unit: &Unit) -> Result<(), SettleError> {
+        let mut found: Vec<(Vec<u8>, SharedStatement)> = Vec::new();
+        let names = self.names.get();
+        let (session, dialect) = (&self.session, self.session.dialect());
+        each_text(self.input.get(..unit.len).unwrap_or_default(), |name, text| {
+            let text = text.or_else(|| session.statements.text(name)).unwrap_or_default();
+            for statement in statements(text, &**names, dialect) {
+                let (Command::Prepare(name) | Command::Execute(name) | Command::Deallocate(Some(name))) =
+                    statement.command
+                else {
+                    continue;
+                };
+                let name = fold_statement_name(name);
+                if let Some(statement) = session.statements.get(&name) {
+                    found.push((name, statement.clone()));
+                }
+            }
+        });
+        if found.is_empty() {
+            return Ok(());
+        }
+        if lease.connection.status == Status::Idle {
+            settle(&mut lease.connection, &self.session.settings, self.pid).await?;
+        }
+        for (name, statement) in found {
+            if reveal(&mut lease.connection, &name, &statement).await?
+                && self.session.statements.bind_text(&name, &statement.text).is_ok()
+            {
+                self.session.statements.remove(&name);
+                self.session.pins.add(Pins::SQL_PREPARE);
+            }
+        }
+        Ok(())
     }
 
     /// What the names that this unit prepares or closes stand for before it.

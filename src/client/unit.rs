@@ -356,6 +356,11 @@ impl Client {
             let messages = self.input.get(..unit.len).unwrap_or_default();
             noted = notes(messages, &**self.names.get(), self.session.dialect(), &self.session.statements);
         }
+        if unit.verdict.effects.has(Effects::SQL_PREPARE)
+            && let Err(error) = self.reveal_names(lease, unit).await
+        {
+            return Outcome::ServerFailed { message: error.to_string(), torn: false };
+        }
         let mut undo: Vec<Undo> = Vec::new();
         if plan.may_heal && unit.named {
             undo = self.names_before(unit);

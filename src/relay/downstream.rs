@@ -2,9 +2,13 @@
 
 use super::exchange::{Broken, Exchange, Feed};
 use super::heal::{is_servers_end, refusal};
+use bytes::BytesMut;
+
 use crate::session::Event;
+use crate::session::prepared::{ClientStatements, PREFIX};
 use crate::session::state::ServerChange;
 use crate::wire::Frame;
+use crate::wire::client::SYNC_MESSAGE;
 use crate::wire::server::{Fields, Status, parameter_status, tag};
 use crate::wire::sqlstate;
 
@@ -97,8 +101,14 @@ impl Exchange<'_, '_> {
                 if let Feed::Copy { simple } = self.feed {
                     self.feed = if simple { Feed::Closed } else { Feed::Pipeline };
                 }
+                let skips_query = self.mixed && self.server.replies.is_before_query();
+                let renamed = with_own_names(Fields::new(body), &self.client.session.statements);
                 let (session, statements) = (&mut *self.client.session, &mut self.server.statements);
                 self.server.replies.on_error(|undone| undone.undo(&mut session.statements, statements));
+                if skips_query {
+                    self.to_server.extend_from_slice(&SYNC_MESSAGE);
+                    self.server.replies.end_by_sync();
+                }
                 if Fields::new(body).is_fatal() && self.client_goes_on(Fields::new(body)) {
                     let run = self.server.input.get(self.run..self.at).unwrap_or_default();
                     self.to_client.extend_from_slice(run);
@@ -107,6 +117,13 @@ impl Exchange<'_, '_> {
                     return Ok(());
                 }
                 self.ended |= Fields::new(body).is_fatal() && self.refused.is_none();
+                if let Some(renamed) = renamed {
+                    let run = self.server.input.get(self.run..self.at).unwrap_or_default();
+                    self.to_client.extend_from_slice(run);
+                    self.to_client.extend_from_slice(&renamed);
+                    (self.at, self.run) = (end, end);
+                    return Ok(());
+                }
             }
             tag::COMMAND_COMPLETE | tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED if !in_setup => {
                 if self.refused.is_none() {
@@ -207,4 +224,17 @@ impl Exchange<'_, '_> {
             }
         }
     }
+}
+
+/// An error that mentions a prepared statement by our name for it, with the client's name in its place.
+fn with_own_names(error: Fields<'_>, statements: &ClientStatements) -> Option<BytesMut> {
+    let message = error.message();
+    let start = message.windows(PREFIX.len()).position(|window| window == PREFIX)?;
+    let (before, rest) = message.split_at(start);
+    let end = rest.iter().position(|b| *b == b'"')?;
+    let (ours, after) = rest.split_at(end);
+    let name = statements.client_name(ours)?;
+    let mut out = BytesMut::new();
+    error.write_with_message(&[before, name, after].concat(), &mut out);
+    Some(out)
 }

@@ -127,6 +127,8 @@ pub struct Exchange<'a, 'b> {
     pub(super) simple: bool,
     /// What a COPY FROM STDIN asks for has been sent already.
     pub(super) ends_copy: bool,
+    /// A Query or FunctionCall ends the unit behind messages that no Sync has ended.
+    pub(super) mixed: bool,
     /// Part of the unit has been sent before what is fed now.
     pub(super) any_sent: bool,
     /// The client has had the server's own word about its end.
@@ -167,6 +169,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
             completed: 0,
             simple: false,
             ends_copy: false,
+            mixed: false,
             any_sent: false,
             told: false,
             ended: false,
@@ -211,6 +214,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
     async fn exchange(&mut self, unit: &Unit) -> Result<Outcome, Broken> {
         self.simple = unit.simple;
         self.ends_copy = unit.ends_copy;
+        self.mixed = unit.mixed;
         self.any_sent = unit.len > 0;
         if unit.end == End::Open {
             self.feed = Feed::Pipeline;
@@ -333,7 +337,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
                 self.to_server.extend_from_slice(&SYNC_MESSAGE);
                 self.server.replies.expect(Expect::QuietReady);
             }
-            if unit.end == End::Closed {
+            if unit.end == End::Closed && !self.mixed {
                 self.server.replies.complete();
             }
             self.server.replies.say(&mut self.to_client);

@@ -1,6 +1,7 @@
 //! Which errors of a replica mean that a read should run elsewhere.
 
 use crate::wire::server::Fields;
+use crate::wire::sqlstate;
 
 /// What a replica's refusal of a read tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +44,9 @@ pub fn refusal(error: Fields<'_>) -> Option<Refusal> {
 #[must_use]
 pub fn is_servers_end(error: Fields<'_>) -> bool {
     let state = error.sqlstate();
+    let of_protocol = state == sqlstate::PROTOCOL_VIOLATION.as_bytes();
     matches!(state, b"57P01" | b"57P02" | b"57P03" | b"57P04")
-        || [&b"08"[..], b"53", b"58", b"XX"].iter().any(|class| state.starts_with(class))
+        || (!of_protocol && [&b"08"[..], b"53", b"58", b"XX"].iter().any(|class| state.starts_with(class)))
 }
 
 #[cfg(test)]

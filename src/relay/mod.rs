@@ -10,4 +10,4 @@ pub mod settle;
 pub mod upstream;
 
 pub use exchange::{Exchange, Outcome};
-pub use settle::{SettleError, begin, settle};
+pub use settle::{SettleError, begin, reveal, settle};

@@ -7,9 +7,10 @@ use bytes::{Buf, BytesMut};
 
 use crate::net::invalid_data;
 use crate::server::Connection;
-use crate::session::SettingsMap;
+use crate::session::{SettingsMap, Shared};
 use crate::wire::Frame;
 use crate::wire::build;
+use crate::wire::client::SYNC_MESSAGE;
 use crate::wire::server::{Fields, Status, parameter_status, tag};
 
 /// Why a server does not have the settings.
@@ -65,14 +66,35 @@ pub async fn begin(server: &mut Connection, sql: &str) -> Result<(), SettleError
     Ok(())
 }
 
+/// Prepares a statement of the client's under the client's own name, for SQL to find it there. Whether that succeeded.
+///
+/// # Errors
+/// The connection broke.
+pub async fn reveal(server: &mut Connection, name: &[u8], statement: &Shared) -> Result<bool, SettleError> {
+    let mut messages = BytesMut::new();
+    build::parse(&mut messages, name, &statement.text, &statement.types);
+    messages.extend_from_slice(&SYNC_MESSAGE);
+    // It fails in a transaction that has failed, or where what it speaks of is gone.
+    match run(server, &messages, None).await {
+        Ok(()) => Ok(true),
+        Err(SettleError::Refused { .. }) => Ok(false),
+        Err(broken) => Err(broken),
+    }
+}
+
 /// Runs a Query of ours, after which the server must be in that state.
 async fn query(server: &mut Connection, sql: &[u8], after: Status) -> Result<(), SettleError> {
     let mut query = BytesMut::with_capacity(sql.len() + 16);
     build::query(&mut query, sql);
-    server.tainted = true;
     // A Query ends the life of the unnamed statement.
     server.statements.unnamed = 0;
-    server.stream.write_all(&query).await?;
+    run(server, &query, Some(after)).await
+}
+
+/// Sends messages of ours and waits for ReadyForQuery, which must tell that state; without one, any will do.
+async fn run(server: &mut Connection, messages: &[u8], after: Option<Status>) -> Result<(), SettleError> {
+    let tainted = std::mem::replace(&mut server.tainted, true);
+    server.stream.write_all(messages).await?;
     let mut refused = None;
     loop {
         while let Some(frame) = Frame::peek(&server.input).map_err(invalid_data)? {
@@ -94,9 +116,11 @@ async fn query(server: &mut Connection, sql: &[u8], after: Status) -> Result<(),
                 tag::READY_FOR_QUERY => {
                     let status = body.first().copied().and_then(Status::from_byte);
                     server.input.advance(frame.len);
-                    if let Some(refused) = refused {
-                        return Err(refused);
-                    }
+                    let (Some(after), None) = (after, &refused) else {
+                        server.tainted = tainted || after.is_some();
+                        server.status = status.unwrap_or(server.status);
+                        return refused.map_or(Ok(()), Err);
+                    };
                     if status != Some(after) {
                         return Err(invalid_data("a server is in a transaction that was not begun").into());
                     }

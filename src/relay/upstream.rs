@@ -8,7 +8,7 @@ use crate::session::pins::Pins;
 use crate::session::{Expect, SettingsMap};
 use crate::sql::{Catalog, Effects, classify};
 use crate::wire::Frame;
-use crate::wire::client::{Bind, MAX_NAMES, Parse, tag};
+use crate::wire::client::{self, Bind, MAX_NAMES, Parse, tag};
 
 /// With this many bytes waiting for the server no more are read from the client.
 pub(super) const HIGH_WATER: usize = 64 * 1024;
@@ -59,8 +59,12 @@ impl Exchange<'_, '_> {
                 self.feed = if simple { Feed::Closed } else { Feed::Pipeline };
             }
             tag::TERMINATE => return Err(Broken::Client),
-            // PostgreSQL ends the connection, too: nobody knows where the data would go on.
-            _ => return Err(Broken::Client),
+            // PostgreSQL says so, and ends the connection: nobody knows where the data would go on.
+            _ => {
+                self.server.replies.expect(Expect::Ready);
+                self.pass_frame(frame);
+                self.feed = Feed::Closed;
+            }
         }
         Ok(true)
     }
@@ -75,9 +79,9 @@ impl Exchange<'_, '_> {
                 self.pass_frame(frame);
                 self.feed = Feed::Closed;
             }
-            // A Query behind messages that no Sync has ended: if one of them fails, the server skips it, and waits
-            // for a Sync that no client sends here.
-            tag::QUERY => return Err(Broken::Client),
+            // The server has failed, and skips it.
+            tag::QUERY | tag::FUNCTION_CALL if self.server.replies.is_skipping() => self.pass_frame(frame),
+            tag::QUERY if frame.len > MAX_TEXT => return Err(Broken::Client),
             tag::FUNCTION_CALL | tag::COPY_DATA if here < frame.len => {
                 if frame.tag == tag::FUNCTION_CALL {
                     self.server.replies.expect(Expect::Ready);
@@ -110,7 +114,7 @@ impl Exchange<'_, '_> {
                 self.client.input.advance(used);
                 self.client_pass = frame.len - used;
             }
-            tag::PARSE if here < frame.len => {
+            tag::PARSE | tag::QUERY if here < frame.len => {
                 self.client.input.reserve(frame.len.saturating_sub(here));
                 return Ok(false);
             }
@@ -122,8 +126,9 @@ impl Exchange<'_, '_> {
             kind => {
                 self.note_effects(frame);
                 self.translate(frame)?;
-                if matches!(kind, tag::SYNC | tag::FUNCTION_CALL) {
+                if matches!(kind, tag::SYNC | tag::FUNCTION_CALL | tag::QUERY) {
                     self.feed = Feed::Closed;
+                    self.mixed = kind != tag::SYNC;
                 }
             }
         }
@@ -148,6 +153,7 @@ impl Exchange<'_, '_> {
         let Some(body) = frame.body(self.client.input) else { return };
         let text = match frame.tag {
             tag::PARSE => Parse::read(body).map(|parse| parse.text),
+            tag::QUERY => client::query(body),
             tag::BIND => {
                 Bind::read(body).and_then(|bind| self.client.session.statements.text(bind.statement))
             }

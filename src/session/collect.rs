@@ -72,6 +72,8 @@ pub struct Unit {
     pub function_call: bool,
     /// It has the end of a COPY's data in it.
     pub ends_copy: bool,
+    /// It is a Query or FunctionCall behind messages that no Sync has ended: if one of those fails, the server skips it.
+    pub mixed: bool,
     /// Where the last Parse message for the unnamed statement stands, from its tag to its end.
     pub unnamed: Option<(usize, usize)>,
 }
@@ -132,6 +134,7 @@ struct Started {
     unnamed: Option<(usize, usize)>,
     function_call: bool,
     ends_copy: bool,
+    mixed: bool,
     unknown: bool,
 }
 
@@ -199,6 +202,7 @@ impl Collector {
                 };
                 self.verdict.fold(&context.judge(text));
                 started.only_closes = false;
+                started.follows(first);
                 self.at += frame.len;
                 self.started = Some(started);
                 return Some(self.finish_as(End::Closed, false, first));
@@ -258,6 +262,7 @@ impl Collector {
             tag::FUNCTION_CALL => {
                 started.only_closes = false;
                 started.function_call = true;
+                started.follows(first);
                 self.at += frame.len;
                 self.started = Some(started);
                 return Some(self.finish(End::Closed, false));
@@ -308,6 +313,7 @@ impl Collector {
             unknown: started.unknown,
             function_call: started.function_call,
             ends_copy: started.ends_copy,
+            mixed: started.mixed,
             unnamed: started.unnamed,
         })
     }
@@ -323,6 +329,12 @@ impl Collector {
 }
 
 impl Started {
+    /// A Query or FunctionCall ends the unit. Behind other messages of it, whose answers must be told apart from its own.
+    fn follows(&mut self, first: bool) {
+        self.mixed = !first;
+        self.named |= !first;
+    }
+
     const fn new(only_closes: bool) -> Self {
         Self {
             named: false,
@@ -331,6 +343,7 @@ impl Started {
             unnamed: None,
             function_call: false,
             ends_copy: false,
+            mixed: false,
             unknown: false,
         }
     }

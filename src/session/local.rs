@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::pins::Pins;
-use super::prepared::{MAX_PER_CLIENT, Statements};
+use super::prepared::{MAX_PER_CLIENT, Statements, fold_statement_name};
 use super::settings::fold_name;
 use super::state::Session;
 use crate::route::{Level, RouteHint};
@@ -86,24 +86,6 @@ fn recognise(text: &[u8], names: &dyn Names, session: &Session) -> Option<Local>
             Some(Local::DeallocateAll)
         }
         _ => None,
-    }
-}
-
-/// A name in SQL, as the protocol has it: folded unless quoted.
-fn fold_statement_name(name: &[u8]) -> Vec<u8> {
-    match name {
-        [b'"', inner @ .., b'"'] => {
-            let mut out = Vec::with_capacity(inner.len());
-            let mut quote = false;
-            for &byte in inner {
-                quote = byte == b'"' && !quote;
-                if !quote {
-                    out.push(byte);
-                }
-            }
-            out
-        }
-        _ => name.to_ascii_lowercase(),
     }
 }
 

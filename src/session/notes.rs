@@ -1,7 +1,7 @@
 //! What a unit's statements change in the session, each to be done when its completion is seen.
 
 use super::pins::Pins;
-use super::prepared::ClientStatements;
+use super::prepared::{ClientStatements, fold_statement_name};
 use super::settings::fold_name;
 use super::transaction::Change;
 use crate::sql::command::{Discard, Isolation, Modes};
@@ -29,6 +29,10 @@ pub enum Note {
         /// They hold no more.
         remove: Pins,
     },
+    /// PREPARE of that name.
+    Prepared(Box<[u8]>),
+    /// DEALLOCATE of that name.
+    Deallocated(Box<[u8]>),
     /// DEALLOCATE ALL: the server knows no prepared statement any more, nor does the client.
     DeallocateAll,
     /// DISCARD ALL: nothing is left.
@@ -99,6 +103,8 @@ fn note(statement: &Statement<'_>, number: u32, found: &mut Vec<Numbered>) {
         Command::Release(name) => add(Note::Release(name.into())),
         Command::RollbackTo(name) => add(Note::RollbackTo(name.into())),
         Command::Commit { .. } | Command::Rollback { .. } => add(Note::TransactionEnd),
+        Command::Prepare(name) => add(Note::Prepared(fold_statement_name(name).into())),
+        Command::Deallocate(Some(name)) => add(Note::Deallocated(fold_statement_name(name).into())),
         Command::Deallocate(None) => add(Note::DeallocateAll),
         Command::Discard(Discard::All) => add(Note::DiscardAll),
         _ => {}

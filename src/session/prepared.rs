@@ -35,6 +35,25 @@ pub struct Shared {
 /// A statement together with everyone who uses it.
 pub type SharedStatement = Rc<Shared>;
 
+/// A name in SQL, as the protocol has it: folded unless quoted.
+#[must_use]
+pub fn fold_statement_name(name: &[u8]) -> Vec<u8> {
+    match name {
+        [b'"', inner @ .., b'"'] => {
+            let mut out = Vec::with_capacity(inner.len());
+            let mut quote = false;
+            for &byte in inner {
+                quote = byte == b'"' && !quote;
+                if !quote {
+                    out.push(byte);
+                }
+            }
+            out
+        }
+        _ => name.to_ascii_lowercase(),
+    }
+}
+
 /// All statements of one worker, found by what they are.
 #[derive(Debug, Default)]
 pub struct Statements {
@@ -125,6 +144,9 @@ pub struct Unnamed {
 #[derive(Debug, Default)]
 pub struct ClientStatements {
     named: HashMap<Box<[u8]>, SharedStatement, RandomState>,
+    /// Those that stand on the session's own server under the client's names: prepared by SQL, and all that came
+    /// behind the first of these. With their texts, which are empty where SQL prepared them.
+    bound: HashMap<Box<[u8]>, Box<[u8]>, RandomState>,
     bytes: usize,
     /// The unnamed one.
     pub unnamed: Unnamed,
@@ -147,7 +169,53 @@ impl ClientStatements {
         if name.is_empty() {
             return (self.unnamed.number != 0).then_some(&self.unnamed.text);
         }
-        self.named.get(name).map(|s| &*s.text)
+        let bound = || self.bound.get(name).map(|text| &**text).filter(|text| !text.is_empty());
+        self.named.get(name).map(|s| &*s.text).or_else(bound)
+    }
+
+    /// The client's name for the statement that servers know by that name.
+    #[must_use]
+    pub fn client_name(&self, server_name: &[u8]) -> Option<&[u8]> {
+        self.named.iter().find(|(_, s)| *s.name == *server_name).map(|(name, _)| &**name)
+    }
+
+    /// Whether any stands on the session's own server under the client's name.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        !self.bound.is_empty()
+    }
+
+    /// SQL has prepared a statement.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub fn bind(&mut self, name: &[u8]) -> Result<(), TooMany> {
+        self.unbind(name);
+        self.bind_text(name, b"")
+    }
+
+    /// A statement of that text is sent to the session's own server. One that is there already stays.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub fn bind_text(&mut self, name: &[u8], text: &[u8]) -> Result<(), TooMany> {
+        if self.bound.contains_key(name) {
+            return Ok(());
+        }
+        let bytes = self.bytes + text.len();
+        if self.bound.len() >= MAX_PER_CLIENT || bytes > MAX_BYTES_PER_CLIENT {
+            return Err(TooMany);
+        }
+        self.bytes = bytes;
+        self.bound.insert(name.into(), text.into());
+        Ok(())
+    }
+
+    /// A statement is gone from the session's own server; its text is returned.
+    pub fn unbind(&mut self, name: &[u8]) -> Option<Box<[u8]>> {
+        let text = self.bound.remove(name)?;
+        self.bytes -= text.len();
+        Some(text)
     }
 
     /// Adds a statement.
@@ -190,6 +258,7 @@ impl ClientStatements {
     /// Takes all away, as DEALLOCATE ALL does.
     pub fn clear(&mut self) {
         self.named.clear();
+        self.bound.clear();
         self.bytes = 0;
         self.drop_unnamed();
     }

@@ -69,6 +69,13 @@ pub enum Before {
         /// Its statement; `None` if there was none.
         statement: Option<SharedStatement>,
     },
+    /// Behind a name that the session's own server knows.
+    Bound {
+        /// The name.
+        name: Box<[u8]>,
+        /// Its text.
+        text: Box<[u8]>,
+    },
     /// In place of the unnamed statement.
     Unnamed {
         /// The client's; `None` if the message is ours and leaves it as it is.
@@ -101,6 +108,10 @@ impl Undone {
                     // There was room for it before.
                     let _ = client.insert(&name, statement);
                 }
+            }
+            Some(Before::Bound { name, text }) => {
+                // There was room for it before.
+                let _ = client.bind_text(&name, &text);
             }
             Some(Before::Unnamed { client: unnamed, server: number }) => {
                 server.unnamed = number;
@@ -165,6 +176,25 @@ impl Replies {
         while let Some(Expect::Say(tag, _)) = self.script.front().filter(|_| !self.skipping) {
             build::bare(out, *tag);
             self.script.pop_front();
+        }
+    }
+
+    /// Whether the server, having failed, skips everything up to a Sync.
+    #[must_use]
+    pub fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
+    /// Whether what is answered now stands before a Query or FunctionCall, which an error makes the server skip.
+    #[must_use]
+    pub fn is_before_query(&self) -> bool {
+        !matches!(self.script.front(), Some(Expect::Ready) | None)
+    }
+
+    /// The last message was skipped, and a Sync of ours stands in its place.
+    pub fn end_by_sync(&mut self) {
+        if let Some(last) = self.script.back_mut() {
+            *last = Expect::QuietReady;
         }
     }
 

@@ -1,6 +1,7 @@
 //! Run-time parameters: what a session has set, and how a server is made to have the same.
 
 use std::hash::{BuildHasher, Hasher};
+use std::time::Duration;
 
 use foldhash::fast::FixedState;
 
@@ -45,6 +46,8 @@ pub struct Marks {
     pub read_only: bool,
     /// `default_transaction_isolation` is serializable.
     pub serializable: bool,
+    /// `idle_session_timeout`, unless it is 0.
+    pub idle_timeout: Option<Duration>,
 }
 
 impl PartialEq for SettingsMap {
@@ -218,8 +221,26 @@ impl SettingsMap {
             serializable: self
                 .value("default_transaction_isolation")
                 .is_some_and(|v| v.eq_ignore_ascii_case(b"serializable")),
+            idle_timeout: self.value("idle_session_timeout").and_then(milliseconds).filter(|t| !t.is_zero()),
         };
     }
+}
+
+/// A duration as PostgreSQL reads it where the unit is milliseconds (`parse_int` in `utils/misc/guc.c`).
+fn milliseconds(value: &[u8]) -> Option<Duration> {
+    let text = std::str::from_utf8(value).ok()?.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim() {
+        "" | "ms" => 1e-3,
+        "us" => 1e-6,
+        "s" => 1.0,
+        "min" => 60.0,
+        "h" => 3_600.0,
+        "d" => 86_400.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * factor).ok()
 }
 
 fn is_identity(name: &str) -> bool {

@@ -153,6 +153,15 @@ impl Session {
                 self.unbound.remove(add);
                 self.unbound.add(remove);
             }
+            Note::Prepared(name) => {
+                if self.statements.bind(&name).is_err() {
+                    // More than we follow: from here on only its own server knows what there is.
+                    self.pins.add(Pins::SETTINGS);
+                }
+            }
+            Note::Deallocated(name) => {
+                self.statements.unbind(&name);
+            }
             Note::DeallocateAll => {
                 self.statements.clear();
                 return ServerChange::NoStatements;
@@ -215,6 +224,9 @@ impl Session {
             } else {
                 self.commit(server);
             }
+        }
+        if self.pins.has(Pins::SQL_PREPARE) && !self.statements.is_bound() {
+            self.pins.remove(Pins::SQL_PREPARE);
         }
         if status == Status::Idle && !self.reported.is_empty() {
             self.follow_reports(server);

@@ -113,8 +113,10 @@ impl Translator<'_> {
                         let before = Before::Named { name: name.into(), statement: Some(statement) };
                         self.replies.expect(Expect::Say(server_tag::CLOSE_COMPLETE, Some(before)));
                     } else {
+                        let before =
+                            self.client.unbind(name).map(|text| Before::Bound { name: name.into(), text });
                         build::close_statement(out, own_name(name));
-                        self.replies.expect(Expect::Close { own: false, before: None });
+                        self.replies.expect(Expect::Close { own: false, before });
                     }
                 }
                 _ => {
@@ -151,6 +153,14 @@ impl Translator<'_> {
             // from a Parse for a name that the server has.
             self.provide_shared(&old, out);
             build::parse(out, &old.name, parse.text, parse.types);
+            self.replies.expect(Expect::Parse { own: false, statement: None, before: None });
+            return Ok(());
+        }
+        if self.client.is_bound() {
+            // The server that has the session's SQL-level statements is the only one it needs: there PostgreSQL itself
+            // keeps the one name space of both kinds.
+            self.client.bind_text(parse.name, parse.text).map_err(|_| TooMany)?;
+            build::parse(out, own_name(parse.name), parse.text, parse.types);
             self.replies.expect(Expect::Parse { own: false, statement: None, before: None });
             return Ok(());
         }

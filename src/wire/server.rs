@@ -137,14 +137,26 @@ impl<'a> Fields<'a> {
 
     /// The same message as one after which the connection goes on.
     pub fn write_as_error(self, out: &mut BytesMut) {
+        self.write_with(out, |code, text| if matches!(code, b'S' | b'V') { b"ERROR" } else { text });
+    }
+
+    fn write_with<'f>(self, out: &mut BytesMut, field: impl Fn(u8, &'f [u8]) -> &'f [u8])
+    where
+        Self: 'f,
+    {
         build::message(out, tag::ERROR_RESPONSE, |b| {
             for (code, text) in self.iter() {
                 b.extend_from_slice(&[code]);
-                b.extend_from_slice(if matches!(code, b'S' | b'V') { b"ERROR" } else { text });
+                b.extend_from_slice(field(code, text));
                 b.extend_from_slice(&[0]);
             }
             b.extend_from_slice(&[0]);
         });
+    }
+
+    /// The same message with another text.
+    pub fn write_with_message(self, message: &[u8], out: &mut BytesMut) {
+        self.write_with(out, |code, text| if code == b'M' { message } else { text });
     }
 
     /// Whether the server closes the connection after this (field `V`, never localized).

@@ -32,3 +32,5 @@ pub const LIMIT_EXCEEDED: &str = "53400";
 pub const ADMIN_SHUTDOWN: &str = "57P01";
 /// 57P03: no node can take this now.
 pub const CANNOT_CONNECT_NOW: &str = "57P03";
+/// 57P05: the client was idle for too long.
+pub const IDLE_TIMEOUT: &str = "57P05";

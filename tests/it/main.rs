@@ -12,4 +12,5 @@ mod operation;
 mod pooling;
 mod protocol;
 mod routing;
+mod transcripts;
 mod twins;

@@ -94,6 +94,54 @@ impl Script {
         self
     }
 
+    /// A portal of its own name, with text parameters.
+    pub(crate) fn bind_portal(mut self, portal: &str, statement: &str, parameters: &[&str]) -> Self {
+        let mut rest = vec![0, 0];
+        rest.extend_from_slice(&u16::try_from(parameters.len()).unwrap().to_be_bytes());
+        for value in parameters {
+            rest.extend_from_slice(&u32::try_from(value.len()).unwrap().to_be_bytes());
+            rest.extend_from_slice(value.as_bytes());
+        }
+        rest.extend_from_slice(&[0, 0]);
+        build::bind(&mut self.0, portal.as_bytes(), statement.as_bytes(), &rest);
+        self
+    }
+
+    /// At most so many rows; 0 for all.
+    pub(crate) fn execute_portal(self, portal: &str, rows: u32) -> Self {
+        self.message(b'E', &[portal.as_bytes(), b"\0", &rows.to_be_bytes()].concat())
+    }
+
+    pub(crate) fn describe_portal(self, portal: &str) -> Self {
+        self.message(b'D', &[b"P", portal.as_bytes(), b"\0"].concat())
+    }
+
+    pub(crate) fn close_portal(self, portal: &str) -> Self {
+        self.message(b'C', &[b"P", portal.as_bytes(), b"\0"].concat())
+    }
+
+    /// A fast-path call with text arguments.
+    pub(crate) fn call(self, oid: u32, arguments: &[&str]) -> Self {
+        let mut body = oid.to_be_bytes().to_vec();
+        body.extend_from_slice(&[0, 0]);
+        body.extend_from_slice(&u16::try_from(arguments.len()).unwrap().to_be_bytes());
+        for value in arguments {
+            body.extend_from_slice(&u32::try_from(value.len()).unwrap().to_be_bytes());
+            body.extend_from_slice(value.as_bytes());
+        }
+        body.extend_from_slice(&[0, 0]);
+        self.message(b'F', &body)
+    }
+
+    pub(crate) fn message(mut self, tag: u8, body: &[u8]) -> Self {
+        build::message(&mut self.0, tag, |out| out.extend_from_slice(body));
+        self
+    }
+
+    pub(crate) fn data(self, rows: &str) -> Self {
+        self.message(b'd', rows.as_bytes())
+    }
+
     pub(crate) fn bare(mut self, tag: u8) -> Self {
         build::bare(&mut self.0, tag);
         self
