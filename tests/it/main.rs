@@ -12,5 +12,6 @@ mod operation;
 mod pooling;
 mod protocol;
 mod routing;
+mod sessions;
 mod transcripts;
 mod twins;
