@@ -37,26 +37,9 @@ pub async fn lease(
     identity: &Identity,
     handle: &Handle,
 ) -> Result<Lease, NoLease> {
-    let step = worker.pools.borrow_mut().take(node, key, &worker.topology());
-    let permit = match step {
-        Some(Step::Lease(lease)) => return Ok(lease),
-        Some(Step::Dial(permit)) => permit,
-        Some(Step::Wait(wait)) => {
-            let settings = worker.settings();
-            let began = worker.now();
-            let seat = tokio::select! {
-                seat = timeout(settings.pool_timeout, wait) => seat,
-                () = handle.cancellation() => return Err(NoLease::Refused(cancelled())),
-            };
-            worker.metrics.pool_wait(worker.now().saturating_sub(began));
-            match seat {
-                Ok(Ok(Seat::Lease(lease))) => return Ok(lease),
-                Ok(Ok(Seat::Permit(permit))) => permit,
-                Ok(Err(_)) => return Err(NoLease::Unreachable("the pool is closing".to_owned())),
-                Err(_) => return Err(NoLease::Refused(pool_full(settings.pool_timeout, settings.pool_size))),
-            }
-        }
-        None => return Err(NoLease::Unreachable("the node is not configured".to_owned())),
+    let permit = match seat(worker, node, key, handle).await? {
+        Seat::Lease(lease) => return Ok(lease),
+        Seat::Permit(permit) => permit,
     };
     let (epoch, role) = {
         let topology = worker.topology();
@@ -99,6 +82,38 @@ pub async fn lease(
                 other => Err(NoLease::Unreachable(other.to_string())),
             }
         }
+    }
+}
+
+/// Gets an idle connection to a node, or the right to make one, and waits in line for it if need be.
+///
+/// # Errors
+/// See [`NoLease`].
+pub(super) async fn seat(
+    worker: &Worker,
+    node: NodeId,
+    key: PoolKey,
+    handle: &Handle,
+) -> Result<Seat, NoLease> {
+    let step = worker.pools.borrow_mut().take(node, key, &worker.topology());
+    match step {
+        Some(Step::Lease(lease)) => Ok(Seat::Lease(lease)),
+        Some(Step::Dial(permit)) => Ok(Seat::Permit(permit)),
+        Some(Step::Wait(wait)) => {
+            let settings = worker.settings();
+            let began = worker.now();
+            let seat = tokio::select! {
+                seat = timeout(settings.pool_timeout, wait) => seat,
+                () = handle.cancellation() => return Err(NoLease::Refused(cancelled())),
+            };
+            worker.metrics.pool_wait(worker.now().saturating_sub(began));
+            match seat {
+                Ok(Ok(seat)) => Ok(seat),
+                Ok(Err(_)) => Err(NoLease::Unreachable("the pool is closing".to_owned())),
+                Err(_) => Err(NoLease::Refused(pool_full(settings.pool_timeout, settings.pool_size))),
+            }
+        }
+        None => Err(NoLease::Unreachable("the node is not configured".to_owned())),
     }
 }
 

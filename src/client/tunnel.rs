@@ -9,15 +9,15 @@ use tokio::io::copy_bidirectional_with_sizes;
 
 use super::cancel::Handle;
 use super::handshake::{self, Arrival};
-use super::lease;
+use super::lease::{self, NoLease};
 use super::worker::Worker;
 use crate::auth::LoginError;
 use crate::net::Stream;
-use crate::pool::{Identity, Permit};
+use crate::pool::{Identity, Permit, Seat};
 use crate::server::Connection;
 use crate::server::dial::DialError;
 use crate::session::Pins;
-use crate::wire::build::Report;
+use crate::wire::build::{Report, Severity};
 use crate::wire::sqlstate;
 
 /// Bytes that are copied at once: a base backup is large.
@@ -35,7 +35,7 @@ pub async fn tunnel(
     (pid, key): (u32, &[u8]),
     handle: &Handle,
 ) -> Result<(), Report> {
-    let (mut server, _permit) = connect(worker, &arrival).await?;
+    let (mut server, _permit) = connect(worker, &arrival, handle).await?;
     let mut out = BytesMut::new();
     handshake::welcome(&mut out, &server.parameters, pid, key);
     handle.runs(server.node, server.pid, &server.key);
@@ -58,7 +58,11 @@ pub async fn tunnel(
     Ok(())
 }
 
-async fn connect(worker: &Worker, arrival: &Arrival) -> Result<(Connection, Permit), Report> {
+async fn connect(
+    worker: &Worker,
+    arrival: &Arrival,
+    handle: &Handle,
+) -> Result<(Connection, Permit), Report> {
     let (node, epoch) = {
         let topology = worker.topology();
         let primary = topology.primary.and_then(|id| topology.node(id));
@@ -66,15 +70,21 @@ async fn connect(worker: &Worker, arrival: &Arrival) -> Result<(Connection, Perm
             primary.ok_or_else(|| Report::fatal(sqlstate::CANNOT_CONNECT_NOW, "no primary is reachable"))?;
         (primary.id, primary.server_epoch)
     };
-    let free = worker.shared.limits.try_acquire(node);
-    let permit = free.or_else(|| worker.pools.borrow_mut().make_room(node)).ok_or_else(|| {
-        Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "all server connections to the primary are in use")
-            .detail("A replication connection takes one of pool.size for itself.")
-    })?;
     let identity = Identity {
         user: arrival.user.clone(),
         database: arrival.database.clone(),
         credential: arrival.credential.clone(),
+    };
+    // It takes one of pool.size for itself.
+    let key = worker.pools.borrow_mut().key(&identity.user, &identity.database);
+    let permit = match lease::seat(worker, node, key, handle).await {
+        Ok(Seat::Permit(permit)) => permit,
+        Ok(Seat::Lease(idle)) => {
+            idle.connection.close();
+            idle.permit
+        }
+        Err(NoLease::Refused(report)) => return Err(Report { severity: Severity::Fatal, ..report }),
+        Err(NoLease::Unreachable(why)) => return Err(Report::fatal(sqlstate::CANNOT_CONNECT, why)),
     };
     let dialled = lease::connect(worker, node, epoch, &identity, &arrival.replication).await;
     match dialled {

@@ -103,7 +103,8 @@ impl Client {
     /// The next unit of a transaction, or of a session that is bound to its server.
     async fn run_on_lease(&mut self, unit: Unit) -> Life {
         let Some(mut lease) = self.lease.take() else { return Life::Ends };
-        let begun = self.begun.take();
+        // A Sync alone leaves the transaction as it began.
+        let begun = if unit.any { self.begun.take() } else { None };
         let on_replica =
             self.entrance == Entrance::Usual && self.role(lease.connection.node) == Role::Replica;
         let many = unit.verdict.statements > 1;

@@ -1,7 +1,8 @@
 //! What operators do with it.
 
 use std::fs;
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tidegate::demo::cluster::Cluster;
@@ -268,6 +269,26 @@ async fn replication_connections_reach_the_primary() {
     let verified = Command::new(bin.join("pg_verifybackup")).arg(&dir).output().unwrap();
     assert!(verified.status.success(), "{}", text(&verified.stderr));
     fs::remove_dir_all(&dir).unwrap();
+
+    // A logical consumer.
+    let client = proxy.connect().await;
+    let mut logical = Command::new(bin.join("pg_recvlogical"));
+    logical.args(["-h", "127.0.0.1", "-p", &proxy.port.to_string(), "-U", "postgres", "-d", "postgres"]);
+    logical.args(["--slot", "through_tidegate", "--create-slot", "--start", "-P", "test_decoding"]);
+    let mut consumer = logical.args(["--no-loop", "-f", "-"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(consumer.stdout.take().unwrap()).lines();
+    let began = Instant::now();
+    while value(&client, "SELECT count(*) FROM pg_stat_replication_slots").await == "0" {
+        assert!(began.elapsed() < PATIENCE, "no slot is made");
+    }
+    client.batch_execute("CREATE TABLE decoded AS SELECT 42 AS x; DROP TABLE decoded").await.unwrap();
+    let decoded = tokio::task::spawn_blocking(move || lines.any(|l| l.unwrap().contains("x[integer]:42")));
+    assert!(tokio::time::timeout(PATIENCE, decoded).await.unwrap().unwrap());
+    consumer.kill().unwrap();
+    consumer.wait().unwrap();
+    while sqlstate(&client, "SELECT pg_drop_replication_slot('through_tidegate')").await == "55006" {
+        assert!(began.elapsed() < PATIENCE, "the slot is still in use");
+    }
 
     // One that stays is counted, and leaves when the proxy is told to.
     let wal = std::env::temp_dir().join(format!("tidegate-wal-{}", std::process::id()));
