@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::exit::ExitCode;
 use crate::config::Settings;
+use crate::net::Connector;
 use crate::monitor::probe::{Probe, describe};
 
 /// Asks every node once, and prints what it is.
@@ -56,7 +57,8 @@ async fn ask(
     node: &crate::config::settings::NodeSettings,
     limit: Duration,
 ) -> Result<(bool, String), String> {
-    let mut probe = Probe::connect(node, limit).await.map_err(|e| describe(&e))?;
+    let connector = Connector::new(node).map_err(|e| e.to_string())?;
+    let mut probe = Probe::connect(node, &connector, limit).await?;
     let report = probe.poll().await.map_err(|e| describe(&e))?;
     Ok((report.in_recovery, report.lsn.to_string()))
 }

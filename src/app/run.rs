@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::metrics::encode::Servers;
 use crate::monitor::{Catalogs, Clock, Latest, Monitor, Published};
 use crate::net::listen::listen;
+use crate::net::{Acceptor, Connector, Connectors, TlsError};
 use crate::pool::{Limits, Pools};
 use crate::route::Budget;
 use crate::session::Statements;
@@ -70,9 +71,16 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
             return ExitCode::Usage;
         }
     };
+    let (connectors, acceptor) = match tls(&settings) {
+        Ok(both) => both,
+        Err(error) => {
+            tracing::error!(%error, "cannot set up TLS");
+            return ExitCode::Usage;
+        }
+    };
     let settings = Published::new(settings);
-    let monitor = Monitor::start(settings.clone(), workers, clock);
-    let catalogs = Catalogs::start(settings.clone(), monitor.topology.clone());
+    let monitor = Monitor::start(settings.clone(), connectors.clone(), workers, clock);
+    let catalogs = Catalogs::start(settings.clone(), monitor.topology.clone(), connectors.clone());
     let draining = Arc::new(AtomicBool::new(false));
     let (doors, mailboxes): (Vec<_>, Vec<_>) = (0..workers)
         .map(|_| {
@@ -83,6 +91,8 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
     let shared = Shared {
         users: Arc::new(ArcSwap::from_pointee(users)),
         settings,
+        connectors,
+        acceptor: Arc::new(acceptor.map(Arc::new).into()),
         topology: monitor.topology.clone(),
         changed: monitor.changed.clone(),
         catalogs,
@@ -118,6 +128,12 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
 fn cannot_listen(key: &str, address: std::net::SocketAddr, error: &io::Error) -> ExitCode {
     tracing::error!(key, %address, %error, "cannot listen: choose another address, or end what holds this one");
     ExitCode::CannotListen
+}
+
+/// The ways to the nodes, and what clients are met with.
+fn tls(settings: &Settings) -> Result<(Connectors, Option<Acceptor>), TlsError> {
+    let connectors = settings.nodes.iter().map(Connector::new).collect::<Result<_, _>>()?;
+    Ok((connectors, settings.tls.as_ref().map(Acceptor::new).transpose()?))
 }
 
 fn users(settings: &Settings) -> Result<Users, UsersError> {
@@ -251,8 +267,22 @@ fn take_settings(shared: &Shared, reload: &Reload) {
             }
         }
     }
+    if let Err(error) = take_certificates(shared, &merged) {
+        tracing::error!(%error, "the configuration is not taken");
+        return;
+    }
     shared.settings.store(Arc::new(merged));
     tracing::info!(changes = changed.len(), "configuration read anew");
+}
+
+/// Reads the files of TLS anew, which may have changed under the same names. Who is connected stays connected.
+fn take_certificates(shared: &Shared, settings: &Settings) -> Result<(), TlsError> {
+    let acceptor = settings.tls.as_ref().map(Acceptor::new).transpose()?;
+    for connector in shared.connectors.iter() {
+        connector.reload()?;
+    }
+    shared.acceptor.store(acceptor.map(Arc::new));
+    Ok(())
 }
 
 /// Lets clients finish their transactions. A second signal, or too long a wait, ends it at once.

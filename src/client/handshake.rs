@@ -9,7 +9,8 @@ use super::cancel::Handle;
 use super::worker::Worker;
 use crate::auth::{ClientLogin, ClientStep, Credential, LoggedIn, Method, Nonce, Start};
 use crate::config::settings::AuthMethod;
-use crate::net::Stream;
+use crate::net::tls::{ALPN, Session};
+use crate::net::{Acceptor, Stream};
 use crate::route::Level;
 use crate::session::SettingsMap;
 use crate::wire::Frame;
@@ -19,6 +20,9 @@ use crate::wire::startup::{self, First, Parameters};
 
 /// The newest minor version of protocol 3 that we speak.
 const MINOR: u16 = 2;
+
+/// The first byte of a TLS connection: no length of a startup packet begins like that.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// The longest message that a client may send while it logs in.
 const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
@@ -74,6 +78,12 @@ async fn try_greet(
     input: &mut BytesMut,
     worker: &Worker,
 ) -> Result<Greeting, Option<Report>> {
+    while input.is_empty() {
+        more(stream, input).await?;
+    }
+    if input.first() == Some(&TLS_HANDSHAKE) {
+        greet_directly(stream, input, worker).await?;
+    }
     loop {
         let len = loop {
             if let Some(len) = startup::length(input).map_err(|_| malformed())?
@@ -85,7 +95,7 @@ async fn try_greet(
         };
         let packet = input.split_to(len);
         match startup::parse(&packet).map_err(|_| malformed())? {
-            First::Ssl | First::Gss => {
+            request @ (First::Ssl | First::Gss) => {
                 // Bytes that came before our answer may be an attacker's (CVE-2021-23222 and its kin).
                 if !input.is_empty() {
                     return Err(Some(Report::fatal(
@@ -93,7 +103,13 @@ async fn try_greet(
                         "received unencrypted data after an encryption request",
                     )));
                 }
-                stream.write_all(b"N").await.map_err(|_| None)?;
+                match worker.shared.acceptor.load_full() {
+                    Some(acceptor) if request == First::Ssl && stream.tls().is_none() => {
+                        stream.write_all(b"S").await.map_err(|_| None)?;
+                        secure(stream, &acceptor, BytesMut::new()).await?;
+                    }
+                    _ => stream.write_all(b"N").await.map_err(|_| None)?,
+                }
             }
             First::Cancel { pid, key } => return Ok(Greeting::Cancel(pid, key.to_vec())),
             First::Version { major, minor } => {
@@ -111,6 +127,32 @@ async fn try_greet(
             }
         }
     }
+}
+
+/// TLS from the first byte on, without asking (libpq's `sslnegotiation=direct`).
+async fn greet_directly(
+    stream: &mut Stream,
+    input: &mut BytesMut,
+    worker: &Worker,
+) -> Result<(), Option<Report>> {
+    let Some(acceptor) = worker.shared.acceptor.load_full() else { return Err(None) };
+    secure(stream, &acceptor, input.split()).await?;
+    // Whoever speaks another protocol could be made to speak to us instead (ALPACA): PostgreSQL insists, too.
+    if stream.tls().and_then(Session::alpn) != Some(ALPN) {
+        return Err(Some(Report::fatal(
+            sqlstate::PROTOCOL_VIOLATION,
+            "received direct SSL connection request without ALPN protocol negotiation extension",
+        )));
+    }
+    Ok(())
+}
+
+async fn secure(stream: &mut Stream, acceptor: &Acceptor, received: BytesMut) -> Result<(), Option<Report>> {
+    let session = acceptor.session().map_err(|_| None)?;
+    stream.secure(session, received).await.map_err(|error| {
+        tracing::debug!(%error, "a client's TLS handshake failed");
+        None
+    })
 }
 
 async fn arrive(

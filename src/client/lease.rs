@@ -129,13 +129,15 @@ pub(super) async fn connect(
     parameters: &[(String, String)],
 ) -> Result<Connection, DialError> {
     let settings = worker.settings();
-    let Some(target) = settings.nodes.get(usize::from(node.0)) else {
+    let number = usize::from(node.0);
+    let Some((target, connector)) = settings.nodes.get(number).zip(worker.shared.connectors.get(number))
+    else {
         return Err(io::Error::other("the node is not configured").into());
     };
     let own = target.password.clone().filter(|_| *target.user == *identity.user);
     dial(Target {
         node,
-        settings: target,
+        connector,
         epoch,
         user: &identity.user,
         database: &identity.database,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::BytesMut;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
@@ -17,7 +17,7 @@ use crate::auth::Users;
 use crate::config::Settings;
 use crate::metrics::WorkerMetrics;
 use crate::monitor::{Catalogs, Clock, Latest, PollsHandle, Published, Snapshot};
-use crate::net::{Buffers, Stream};
+use crate::net::{Acceptor, Buffers, Connectors, Stream};
 use crate::pool::pools::Age;
 use crate::pool::{Limits, Pools};
 use crate::session::{KnownTexts, Statements};
@@ -32,6 +32,10 @@ pub struct Shared {
     pub settings: Arc<Published<Settings>>,
     /// The users of the settings in force.
     pub users: Arc<ArcSwap<Users>>,
+    /// The way to each node.
+    pub connectors: Connectors,
+    /// What makes TLS sessions with clients, if anything does.
+    pub acceptor: Arc<ArcSwapOption<Acceptor>>,
     /// The nodes.
     pub topology: Arc<Published<Topology>>,
     /// Rung at every new topology while somebody waits.
@@ -214,9 +218,11 @@ async fn cancel(worker: Rc<Worker>, pid: u32, key: Vec<u8>, _done: oneshot::Send
     let Some(handle) = worker.handles.borrow().find(pid, &key) else { return };
     let Some(running) = handle.cancel() else { return };
     let settings = worker.settings();
-    if let Some(node) = settings.nodes.get(usize::from(running.node.0))
+    let number = usize::from(running.node.0);
+    if let Some((node, connector)) = settings.nodes.get(number).zip(worker.shared.connectors.get(number))
         && let Err(error) =
-            crate::server::cancel::cancel(node, running.pid, &running.key, settings.connect_timeout).await
+            crate::server::cancel::cancel(connector, running.pid, &running.key, settings.connect_timeout)
+                .await
     {
         tracing::warn!(node = %node.name, %error, "a cancel request did not get through");
     }

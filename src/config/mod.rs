@@ -8,6 +8,7 @@ pub mod env;
 pub mod error;
 pub mod raw;
 pub mod settings;
+pub mod tls;
 pub mod units;
 pub mod url;
 pub mod validate;

@@ -20,6 +20,8 @@ pub struct Raw {
     pub drain_timeout: Option<String>,
     /// `[auth]`
     pub auth: Auth,
+    /// `[tls]`
+    pub tls: Tls,
     /// `[freshness]`
     pub freshness: Freshness,
     /// `[pool]`
@@ -50,6 +52,32 @@ pub struct User {
     pub password: Option<String>,
     /// Or its verifier, `rolpassword` of `pg_authid`.
     pub verifier: Option<String>,
+}
+
+/// `[tls]`
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// `off`, `allow` or `require`.
+    pub mode: Option<String>,
+    /// The certificate.
+    pub cert: Option<String>,
+    /// Its key.
+    pub key: Option<String>,
+    /// Who vouches for clients.
+    pub client_ca: Option<String>,
+    /// `[[tls.more]]`
+    pub more: Vec<KeyPair>,
+}
+
+/// `[[tls.more]]`
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeyPair {
+    /// The certificate.
+    pub cert: Option<String>,
+    /// Its key.
+    pub key: Option<String>,
 }
 
 /// `[freshness]`

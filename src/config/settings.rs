@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,81 @@ pub enum OverBudget {
     Error,
 }
 
+/// Whether and how a connection to a node is encrypted: libpq's `sslmode` (manual, "SSL Mode Descriptions").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SslMode {
+    /// Never.
+    Disable,
+    /// Only if the node takes no login without.
+    Allow,
+    /// If the node has it.
+    #[default]
+    Prefer,
+    /// Always, with whoever answers; with a root certificate, as `VerifyCa`.
+    Require,
+    /// Always, with who has a certificate from the root.
+    VerifyCa,
+    /// Always, with who has a certificate from the root for the host's name.
+    VerifyFull,
+}
+
+/// Which certificates are trusted to vouch for a node's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Roots {
+    /// None.
+    #[default]
+    None,
+    /// Those of a PEM file.
+    File(PathBuf),
+    /// Those of the operating system.
+    System,
+}
+
+impl Roots {
+    /// Where they stand, for messages.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        match self {
+            Self::None => "sslrootcert".into(),
+            Self::File(file) => file.clone(),
+            Self::System => "the system's certificates".into(),
+        }
+    }
+}
+
+/// A certificate (chain) and its private key, in PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPair {
+    /// The certificate, and those between it and the root.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// TLS to a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeTls {
+    /// `sslmode`.
+    pub mode: SslMode,
+    /// `sslrootcert`.
+    pub roots: Roots,
+    /// `sslcert` and `sslkey`: what we show the node.
+    pub own: Option<KeyPair>,
+    /// `sslnegotiation=direct`: without asking first (since PostgreSQL 17).
+    pub direct: bool,
+}
+
+/// TLS to clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientTls {
+    /// Clients without it are refused.
+    pub required: bool,
+    /// What clients are shown: the first that is for the host they ask for, or else the first; at least one.
+    pub certificates: Vec<KeyPair>,
+    /// Who vouches for the certificates of clients.
+    pub client_ca: Option<PathBuf>,
+}
+
 /// One PostgreSQL instance. Its role is found out, never told.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NodeSettings {
@@ -42,6 +118,8 @@ pub struct NodeSettings {
     pub password: Option<String>,
     /// The monitor's database.
     pub database: String,
+    /// How connections to it are encrypted.
+    pub tls: NodeTls,
 }
 
 /// How clients log in.
@@ -88,6 +166,8 @@ pub struct Settings {
     pub auth: AuthMethod,
     /// Who may log in, with `scram`.
     pub users: Vec<UserSettings>,
+    /// TLS to clients; `None` for none.
+    pub tls: Option<ClientTls>,
     /// Log format.
     pub log_format: LogFormat,
     /// Worker threads; at least 1. Default: the number of CPUs.

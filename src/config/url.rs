@@ -1,7 +1,7 @@
 //! Node URLs: `postgres://user:password@host:port/database`.
 
 use super::error::ConfigError;
-use super::settings::NodeSettings;
+use super::settings::{KeyPair, NodeSettings, NodeTls, Roots, SslMode};
 
 /// Reads a node's URL, as libpq reads connection URIs (manual, "Connection Strings").
 ///
@@ -27,6 +27,7 @@ pub fn node(key: &str, url: &str) -> Result<NodeSettings, ConfigError> {
     };
     let (host, port) = host_and_port(hostport).ok_or_else(|| bad(form))?;
     let mut host = decode(host)?;
+    let (mut tls, mut cert, mut key) = (NodeTls::default(), None, None);
     let mut port = match port {
         Some(port) => port.parse().map_err(|_| bad("a port is a number from 1 to 65535"))?,
         None => 5432,
@@ -37,16 +38,27 @@ pub fn node(key: &str, url: &str) -> Result<NodeSettings, ConfigError> {
         match (name, value.as_str()) {
             ("host", _) => host = value,
             ("port", _) => port = value.parse().map_err(|_| bad("a port is a number from 1 to 65535"))?,
-            ("sslmode", "disable" | "allow" | "prefer") => {}
-            ("sslmode", _) => {
+            ("sslmode", mode) => tls.mode = ssl_mode(mode).ok_or_else(|| bad(SSL_MODES))?,
+            ("sslrootcert", "system") => tls.roots = Roots::System,
+            ("sslrootcert", _) => tls.roots = Roots::File(value.into()),
+            ("sslcert", _) => cert = Some(value),
+            ("sslkey", _) => key = Some(value),
+            ("sslnegotiation", "direct") => tls.direct = true,
+            ("sslnegotiation", "postgres") | ("application_name" | "connect_timeout", _) => {}
+            _ => {
                 return Err(bad(
-                    "encrypted connections to nodes are not there yet; use sslmode=disable or prefer",
+                    "only the parameters host, port, sslmode, sslrootcert, sslcert, sslkey and \
+                     sslnegotiation=direct are taken",
                 ));
             }
-            ("application_name" | "connect_timeout", _) => {}
-            _ => return Err(bad("only the parameters host, port and sslmode are taken")),
         }
     }
+    tls.own = match (cert, key) {
+        (None, None) => None,
+        (Some(cert), Some(key)) => Some(KeyPair { cert: cert.into(), key: key.into() }),
+        _ => return Err(bad("sslcert and sslkey belong together")),
+    };
+    check(&tls).map_err(bad)?;
     if host.is_empty() {
         host = "localhost".to_owned();
     }
@@ -57,7 +69,37 @@ pub fn node(key: &str, url: &str) -> Result<NodeSettings, ConfigError> {
     let database = if path.is_empty() { user.clone() } else { decode(path)? };
     let password = password.map(decode).transpose()?;
     let name = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    Ok(NodeSettings { name: name.into(), host, port, user, password, database })
+    Ok(NodeSettings { name: name.into(), host, port, user, password, database, tls })
+}
+
+const SSL_MODES: &str = "sslmode is one of disable, allow, prefer, require, verify-ca, verify-full";
+
+fn ssl_mode(text: &str) -> Option<SslMode> {
+    Some(match text {
+        "disable" => SslMode::Disable,
+        "allow" => SslMode::Allow,
+        "prefer" => SslMode::Prefer,
+        "require" => SslMode::Require,
+        "verify-ca" => SslMode::VerifyCa,
+        "verify-full" => SslMode::VerifyFull,
+        _ => return None,
+    })
+}
+
+/// What does not go together, as libpq has it (`connectOptions2` in fe-connect.c).
+fn check(tls: &NodeTls) -> Result<(), &'static str> {
+    match (tls.mode, &tls.roots) {
+        (SslMode::VerifyCa | SslMode::VerifyFull, Roots::None) => {
+            Err("sslmode=verify-ca and verify-full need sslrootcert=FILE, or sslrootcert=system")
+        }
+        (mode, Roots::System) if mode != SslMode::VerifyFull => {
+            Err("sslrootcert=system needs sslmode=verify-full: anyone can have a certificate from those")
+        }
+        (SslMode::Disable | SslMode::Allow | SslMode::Prefer, _) if tls.direct => {
+            Err("sslnegotiation=direct needs sslmode=require or more")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Host and port, where a host may be an IPv6 address in brackets.
@@ -117,6 +159,10 @@ mod tests {
             (&*n.name, n.user.as_str(), n.password.as_deref(), n.database.as_str()),
             ("db.example:5433", "bob", Some("p@ss"), "shop")
         );
+        let n = node("nodes", "postgres://h?sslmode=verify-full&sslrootcert=/r&sslcert=/c&sslkey=/k").unwrap();
+        let own = Some(KeyPair { cert: "/c".into(), key: "/k".into() });
+        let roots = Roots::File("/r".into());
+        assert_eq!(n.tls, NodeTls { mode: SslMode::VerifyFull, roots, own, direct: false });
         let n = node("nodes", "postgres://[::1]").unwrap();
         assert_eq!(
             (&*n.name, n.host.as_str(), n.user.as_str(), n.database.as_str()),
@@ -133,7 +179,11 @@ mod tests {
             "postgres://u:hunter2@h:0",
             "postgres://u:hunter2@h:x",
             "u:hunter2@h",
-            "postgres://u:hunter2@h/d?sslmode=require",
+            "postgres://u:hunter2@h/d?sslmode=maybe",
+            "postgres://u:hunter2@h/d?sslmode=verify-full",
+            "postgres://u:hunter2@h/d?sslmode=require&sslrootcert=system",
+            "postgres://u:hunter2@h/d?sslcert=c.crt",
+            "postgres://u:hunter2@h/d?sslnegotiation=direct",
             "postgres://u:hunter2@h/d?x=1",
             "postgres://u:hunter2@[::1",
             "postgres://u:hunter2%@h",

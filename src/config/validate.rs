@@ -7,6 +7,7 @@ use super::env::expand;
 use super::error::ConfigError;
 use super::raw::Raw;
 use super::settings::{AuthMethod, Consistency, LogFormat, NodeSettings, OverBudget, Settings, UserSettings};
+use super::tls::client_tls;
 use super::units::duration;
 use super::url;
 
@@ -65,6 +66,7 @@ pub fn settings(
         nodes: nodes(raw, lookup)?,
         auth,
         users,
+        tls: client_tls(&raw.tls)?,
         log_format: choice(
             "log.format",
             raw.log.format.as_deref(),

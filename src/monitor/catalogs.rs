@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
-use super::probe::{config, describe};
+use super::login;
 use super::published::{Latest, Published};
 use crate::config::Settings;
 use crate::config::settings::NodeSettings;
+use crate::net::{Connector, Connectors};
 use crate::sql::Catalog;
 use crate::sql::catalog::{CATALOG_QUERY, CHANGE_COUNTER_QUERY, CatalogRows, Overrides};
 use crate::topology::Topology;
@@ -78,11 +79,15 @@ pub struct Catalogs {
 impl Catalogs {
     /// Starts to read catalogs as they are asked for, on the `LocalSet` of this thread.
     #[must_use]
-    pub fn start(settings: Arc<Published<Settings>>, topology: Arc<Published<Topology>>) -> Arc<Self> {
+    pub fn start(
+        settings: Arc<Published<Settings>>,
+        topology: Arc<Published<Topology>>,
+        connectors: Connectors,
+    ) -> Arc<Self> {
         let (wanted, mut requests) = tokio::sync::mpsc::unbounded_channel::<(String, Arc<CatalogCell>)>();
         tokio::task::spawn_local(async move {
             while let Some((database, cell)) = requests.recv().await {
-                tokio::task::spawn_local(keep(database, cell, settings.clone(), topology.clone()));
+                tokio::task::spawn_local(keep(database, cell, settings.clone(), topology.clone(), connectors.clone()));
             }
         });
         Arc::new(Self { cells: Mutex::default(), wanted, unknown: CatalogCell::new() })
@@ -111,10 +116,11 @@ async fn keep(
     cell: Arc<CatalogCell>,
     settings: Arc<Published<Settings>>,
     topology: Arc<Published<Topology>>,
+    connectors: Connectors,
 ) {
     let mut quiet = false;
     loop {
-        if let Err(reason) = follow(&database, &cell, &settings, &topology).await
+        if let Err(reason) = follow(&database, &cell, &settings, &topology, &connectors).await
             && !quiet
         {
             tracing::warn!(
@@ -134,16 +140,14 @@ async fn follow(
     cell: &CatalogCell,
     settings: &Published<Settings>,
     topology: &Published<Topology>,
+    connectors: &Connectors,
 ) -> Result<(), String> {
     let now = settings.load_full();
     let primary = topology.load().primary.ok_or("there is no primary")?;
-    let node = now.nodes.get(usize::from(primary.0)).ok_or("there is no primary")?;
-    let connect = config(node, Some(database), now.connect_timeout);
-    let (client, connection) = connect.connect(NoTls).await.map_err(|e| describe(&e))?;
-    tokio::task::spawn_local(async move {
-        // Its errors are seen by whoever reads.
-        let _ = connection.await;
-    });
+    let number = usize::from(primary.0);
+    let (node, connector) =
+        now.nodes.get(number).zip(connectors.get(number)).ok_or("there is no primary")?;
+    let client = login::connect(node, connector, Some(database), now.connect_timeout).await?;
     let mut counter = None;
     let mut rung = true;
     loop {
@@ -186,9 +190,8 @@ pub fn read_once(node: &NodeSettings, limit: Duration) -> Result<CatalogRows, St
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
-        let (client, connection) =
-            config(node, None, limit).connect(NoTls).await.map_err(|e| describe(&e))?;
-        tokio::task::spawn_local(connection);
+        let connector = Connector::new(node).map_err(|e| e.to_string())?;
+        let client = login::connect(node, &connector, None, limit).await?;
         timeout(READ_LIMIT, read(&client)).await.map_err(|_| "too slow".to_owned())?
     })
 }

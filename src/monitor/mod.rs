@@ -5,6 +5,7 @@
 
 pub mod catalogs;
 pub mod clock;
+pub mod login;
 pub mod polls;
 pub mod probe;
 pub mod published;

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{Client, Statement};
 
+use super::login;
 use crate::config::settings::NodeSettings;
 use crate::lsn::{Lsn, Timeline, WalGeometry};
+use crate::net::Connector;
 use crate::topology::Report;
 
 /// One poll. The functions that a standby refuses stand in a CASE, which evaluates only the branch it takes.
@@ -43,34 +45,21 @@ pub struct Probe {
     polls: u32,
 }
 
-/// How to reach a node, for `tokio_postgres`.
-#[must_use]
-pub fn config(node: &NodeSettings, database: Option<&str>, limit: Duration) -> Config {
-    let mut config = Config::new();
-    config
-        .host(&node.host)
-        .port(node.port)
-        .user(&node.user)
-        .dbname(database.unwrap_or(&node.database))
-        .application_name("tidegate monitor")
-        .connect_timeout(limit);
-    if let Some(password) = &node.password {
-        config.password(password);
-    }
-    config
-}
-
 impl Probe {
-    /// Connects. The connection's own task ends with it.
+    /// Connects.
     ///
     /// # Errors
-    /// As `tokio_postgres` says.
-    pub async fn connect(node: &NodeSettings, limit: Duration) -> Result<Self, tokio_postgres::Error> {
-        let (client, connection) = config(node, None, limit).connect(NoTls).await?;
-        tokio::task::spawn_local(async move {
-            // Its errors are seen by whoever polls.
-            let _ = connection.await;
-        });
+    /// What went wrong, for a log.
+    pub async fn connect(
+        node: &NodeSettings,
+        connector: &Connector,
+        limit: Duration,
+    ) -> Result<Self, String> {
+        let client = login::connect(node, connector, None, limit).await?;
+        Self::begin(client).await.map_err(|error| describe(&error))
+    }
+
+    async fn begin(client: Client) -> Result<Self, tokio_postgres::Error> {
         client.batch_execute("SET synchronous_commit = local; SET statement_timeout = 0").await?;
         let identity = client.query_one(IDENTITY, &[]).await?;
         let number = |at: usize| identity.try_get::<_, &str>(at).ok().and_then(|t| t.parse::<u64>().ok());

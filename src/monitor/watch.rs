@@ -14,6 +14,7 @@ use super::polls::Polls;
 use super::probe::{Probe, describe};
 use super::published::Published;
 use crate::config::Settings;
+use crate::net::Connectors;
 use crate::topology::{NodeId, Observation, Observer, Topology};
 
 /// The primary's WAL may stand unflushed for so long while somebody waits, before it is nudged.
@@ -47,13 +48,19 @@ struct Publisher {
     polls: Arc<Polls>,
     changed: watch::Sender<u64>,
     settings: Arc<Published<Settings>>,
+    connectors: Connectors,
     clock: Clock,
 }
 
 impl Monitor {
     /// Starts to poll, on the `LocalSet` of this thread.
     #[must_use]
-    pub fn start(settings: Arc<Published<Settings>>, workers: usize, clock: Clock) -> Self {
+    pub fn start(
+        settings: Arc<Published<Settings>>,
+        connectors: Connectors,
+        workers: usize,
+        clock: Clock,
+    ) -> Self {
         let names: Vec<_> = settings.load().nodes.iter().map(|n| n.name.clone()).collect();
         let observer = Observer::new(&names);
         let topology = Published::new(observer.topology().clone());
@@ -65,6 +72,7 @@ impl Monitor {
             polls: polls.clone(),
             changed: sender,
             settings,
+            connectors,
             clock,
         });
         for number in 0..names.len() {
@@ -101,9 +109,14 @@ async fn watch_node(publisher: Rc<Publisher>, node: NodeId) {
     let mut silent = false;
     loop {
         let settings = publisher.settings.load_full();
-        let Some(target) = settings.nodes.get(usize::from(node.0)) else { return };
-        let connected =
-            timeout(settings.connect_timeout, Probe::connect(target, settings.connect_timeout)).await;
+        let number = usize::from(node.0);
+        let Some((target, connector)) =
+            settings.nodes.get(number).zip(publisher.connectors.get(number))
+        else {
+            return;
+        };
+        let connect = Probe::connect(target, connector, settings.connect_timeout);
+        let connected = timeout(settings.connect_timeout, connect).await;
         let reason = match connected {
             Ok(Ok(mut probe)) => {
                 tracing::info!(node = %target.name, "node is reachable");
@@ -113,7 +126,7 @@ async fn watch_node(publisher: Rc<Publisher>, node: NodeId) {
                 publisher.observe(node, Observation::Lost);
                 reason
             }
-            Ok(Err(error)) => describe(&error),
+            Ok(Err(reason)) => reason,
             Err(_) => format!("no answer within {:?}", settings.connect_timeout),
         };
         // Once per outage: an operator needs to know, not to be drowned.

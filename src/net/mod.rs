@@ -2,7 +2,14 @@
 
 pub mod buffers;
 pub mod listen;
+pub mod socket;
 pub mod stream;
+pub mod tls;
 
 pub use buffers::Buffers;
 pub use stream::{Stream, invalid_data};
+pub use tls::connect::Way;
+pub use tls::{Acceptor, Certificate, Connector, TlsError};
+
+/// The way to each node, by its number.
+pub type Connectors = std::sync::Arc<[Connector]>;

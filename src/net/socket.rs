@@ -1,9 +1,8 @@
-//! A connection, over TCP or a Unix socket.
+//! A socket, TCP or Unix: what the operating system gives.
 
-use std::future::{Future, poll_fn};
 use std::io;
 use std::path::Path;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
@@ -12,16 +11,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// A connection to a client or a server.
+/// A socket to a client or a server.
 #[derive(Debug)]
-pub enum Stream {
+pub enum Socket {
     /// TCP.
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
 }
 
-impl Stream {
+impl Socket {
     /// Takes a TCP connection: without Nagle's delay, and with keepalive, so that a peer which vanished is noticed.
     pub fn tcp(stream: TcpStream) -> Self {
         // No TCP_USER_TIMEOUT: it also ends connections to a peer that is alive and does not read for a while.
@@ -96,60 +95,26 @@ impl Stream {
         }
     }
 
-    /// Reads what is there, without waiting; `None` if nothing is there after all: readiness may be stale.
+    /// Reads what is there, without waiting.
     ///
     /// # Errors
-    /// As the operating system says.
-    pub async fn read_now(&mut self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
-        let read = {
-            let mut read = pin!(self.read(buffer));
-            poll_fn(|cx| {
-                Poll::Ready(match read.as_mut().poll(cx) {
-                    Poll::Ready(result) => result.map(Some),
-                    Poll::Pending => Ok(None),
-                })
-            })
-            .await
-        };
-        if matches!(read, Ok(None)) {
-            // The task may only have used up its turn: whoever asks again without having yielded gets the same answer.
-            tokio::task::yield_now().await;
+    /// As the operating system says; `WouldBlock` if nothing is there.
+    pub fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(s) => s.try_read(bytes),
+            Self::Unix(s) => s.try_read(bytes),
         }
-        read
     }
 
-    /// Writes as much as goes without waiting; 0 if nothing goes.
+    /// Writes as much as goes without waiting.
     ///
     /// # Errors
-    /// As the operating system says, apart from `WouldBlock`.
+    /// As the operating system says; `WouldBlock` if nothing goes.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        let result = match self {
+        match self {
             Self::Tcp(s) => s.try_write(bytes),
             Self::Unix(s) => s.try_write(bytes),
-        };
-        match result {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            other => other,
         }
-    }
-
-    /// Writes all.
-    ///
-    /// # Errors
-    /// As the operating system says.
-    pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let n = poll_fn(|cx| match self {
-                Self::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
-                Self::Unix(s) => Pin::new(s).poll_write(cx, bytes),
-            })
-            .await?;
-            if n == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            bytes = bytes.get(n..).unwrap_or_default();
-        }
-        Ok(())
     }
 
     /// Whether an idle connection is still open and has nothing to say: the operating system is not
@@ -165,7 +130,7 @@ impl Stream {
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for Socket {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -178,7 +143,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
@@ -197,9 +162,4 @@ impl AsyncWrite for Stream {
             Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
         }
     }
-}
-
-/// An error for a peer that says what cannot be.
-pub fn invalid_data(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
 }

@@ -236,7 +236,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
                 // What is ours to say may be all that the client waits for.
                 self.deliver().await?;
             }
-            if self.to_server.is_empty() && !self.is_fed() {
+            if !self.has_unsent() && !self.is_fed() {
                 let server = &self.server.stream;
                 poll_fn(|cx| server.poll_readable(cx)).await.map_err(Broken::Server)?;
                 self.pull(unit).await?;
@@ -265,7 +265,12 @@ impl<'a, 'b> Exchange<'a, 'b> {
         !self.is_fed()
             && self.server.replies.ready_to_come() == 0
             && self.pass == 0
-            && self.to_server.is_empty()
+            && !self.has_unsent()
+    }
+
+    /// Whether the server has not been sent all that it is to be sent.
+    fn has_unsent(&self) -> bool {
+        !self.to_server.is_empty() || self.server.stream.has_unsent()
     }
 
     /// Whether more of the client's bytes belong to this unit.
@@ -368,7 +373,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
 
     /// Writes what the server takes without waiting.
     fn push(&mut self) -> Result<(), Broken> {
-        while !self.to_server.is_empty() {
+        while self.has_unsent() {
             let n = self.server.stream.try_write(&self.to_server).map_err(Broken::Server)?;
             if n == 0 {
                 break;
@@ -431,7 +436,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
     async fn wait(&self) -> Result<Ready, Broken> {
         let feed = self.is_fed() && self.to_server.len() < super::upstream::HIGH_WATER;
         let (client, server) = (&*self.client.stream, &self.server.stream);
-        let room = !self.to_server.is_empty();
+        let room = self.has_unsent();
         poll_fn(|cx| {
             if let Poll::Ready(result) = server.poll_readable(cx) {
                 return Poll::Ready(result.map(|()| Ready::Server).map_err(Broken::Server));

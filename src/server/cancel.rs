@@ -6,8 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::time::timeout;
 
-use crate::config::settings::NodeSettings;
-use crate::net::Stream;
+use crate::net::{Connector, Way};
 use crate::wire::build;
 
 /// Asks a node to cancel what the process `pid` runs, and waits until the node has taken note: it
@@ -15,9 +14,11 @@ use crate::wire::build;
 ///
 /// # Errors
 /// The node could not be reached within `limit`.
-pub async fn cancel(node: &NodeSettings, pid: u32, key: &[u8], limit: Duration) -> io::Result<()> {
+pub async fn cancel(node: &Connector, pid: u32, key: &[u8], limit: Duration) -> io::Result<()> {
     let talk = async {
-        let mut stream = Stream::connect(&node.host, node.port).await?;
+        // The same way as the connection that it is for, or at least one no worse.
+        let way = node.ways().first().copied().unwrap_or(Way::Plain);
+        let mut stream = node.connect(way).await?;
         let mut buffer = BytesMut::with_capacity(512);
         build::cancel_request(&mut buffer, pid, key);
         stream.write_all(&buffer).await?;

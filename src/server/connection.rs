@@ -86,7 +86,7 @@ impl Connection {
     }
 
     /// Says good-bye, if that goes without waiting, and closes the socket.
-    pub fn close(self) {
+    pub fn close(mut self) {
         let _ = self.stream.try_write(&TERMINATE_MESSAGE);
     }
 }

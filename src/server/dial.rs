@@ -10,8 +10,7 @@ use tokio::time::timeout;
 
 use super::connection::Connection;
 use crate::auth::{Credential, LoginError, Nonce, ServerLogin, Step};
-use crate::config::settings::NodeSettings;
-use crate::net::{Stream, invalid_data};
+use crate::net::{Connector, Way, invalid_data};
 use crate::session::{Replies, ServerStatements, SettingsMap};
 use crate::topology::NodeId;
 use crate::wire::Frame;
@@ -27,7 +26,7 @@ pub struct Target<'a> {
     /// The node.
     pub node: NodeId,
     /// How to reach it.
-    pub settings: &'a NodeSettings,
+    pub connector: &'a Connector,
     /// The node's server epoch at this moment.
     pub epoch: u32,
     /// The role.
@@ -67,8 +66,21 @@ pub async fn dial(target: Target<'_>) -> Result<Connection, DialError> {
     timeout(limit, connect(target)).await.map_err(|_| DialError::Slow(limit))?
 }
 
+/// By one way after the other, as long as the node refuses the login.
 async fn connect(target: Target<'_>) -> Result<Connection, DialError> {
-    let mut stream = Stream::connect(&target.settings.host, target.settings.port).await?;
+    let mut refused = None;
+    for way in target.connector.ways() {
+        match connect_by(*way, &target).await {
+            Err(error @ DialError::Login(LoginError::Refused(_))) => refused = refused.or(Some(error)),
+            Err(error) => return Err(refused.unwrap_or(error)),
+            connected => return connected,
+        }
+    }
+    Err(refused.unwrap_or_else(|| io::Error::other("there is no way to the node").into()))
+}
+
+async fn connect_by(way: Way, target: &Target<'_>) -> Result<Connection, DialError> {
+    let mut stream = target.connector.connect(way).await?;
     let mut buffer = BytesMut::with_capacity(1024);
     let mut parameters = vec![("user", target.user), ("database", target.database)];
     parameters.extend(target.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())));
@@ -77,7 +89,7 @@ async fn connect(target: Target<'_>) -> Result<Connection, DialError> {
     buffer.clear();
     let mut random = [0; Nonce::RAW_LEN];
     rand::rng().fill_bytes(&mut random);
-    let mut login = ServerLogin::new(target.user, target.credential, Nonce::new(random));
+    let mut login = ServerLogin::new(target.user, target.credential.clone(), Nonce::new(random));
     loop {
         while let Some(frame) = Frame::peek(&buffer).map_err(invalid_data)? {
             if frame.len > MAX_LOGIN_MESSAGE {

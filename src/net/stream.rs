@@ -1,0 +1,222 @@
+//! A connection: a socket, and TLS on it if that was agreed on.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::socket::Socket;
+use super::tls::Session;
+
+/// A connection to a client or a server.
+#[derive(Debug)]
+pub struct Stream {
+    socket: Socket,
+    tls: Option<Box<Session>>,
+}
+
+impl Stream {
+    /// Takes a TCP connection; see [`Socket::tcp`].
+    pub fn tcp(stream: TcpStream) -> Self {
+        Self { socket: Socket::tcp(stream), tls: None }
+    }
+
+    /// Connects to a host and port, or to the socket of that port in the directory `host` if it starts with a slash.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub async fn connect(host: &str, port: u16) -> io::Result<Self> {
+        Socket::connect(host, port).await.map(|socket| Self { socket, tls: None })
+    }
+
+    /// Goes over to TLS. `received` are bytes of the peer's that have been read already.
+    ///
+    /// # Errors
+    /// The connection broke, or the peers did not agree; the peer has been told then.
+    pub async fn secure(&mut self, mut session: Session, received: BytesMut) -> io::Result<()> {
+        session.shake_hands(&self.socket, received).await?;
+        self.tls = Some(Box::new(session));
+        Ok(())
+    }
+
+    /// What is known of the encryption; `None` if there is none.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Session> {
+        self.tls.as_deref()
+    }
+
+    /// Waits until there may be something to read, or the end.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.tls {
+            Some(tls) if tls.has_plaintext() => Poll::Ready(Ok(())),
+            _ => self.socket.poll_readable(cx),
+        }
+    }
+
+    /// Waits until it can be written to.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_writable(cx)
+    }
+
+    /// Reads what is there into the room that `buffer` has; 0 is the end, or a buffer without room.
+    ///
+    /// # Errors
+    /// As the operating system says, or what came is not TLS.
+    pub async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.socket.read(buffer).await,
+            Some(tls) => loop {
+                if let Some(n) = tls.try_read(&self.socket, buffer)? {
+                    return Ok(n);
+                }
+                self.socket.readable().await?;
+            },
+        }
+    }
+
+    /// Reads what is there, without waiting; `None` if nothing is there after all: readiness may be stale.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn read_now(&mut self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
+        let read = match &mut self.tls {
+            Some(tls) => tls.try_read(&self.socket, buffer),
+            None => {
+                let mut read = pin!(self.socket.read(buffer));
+                poll_fn(|cx| {
+                    Poll::Ready(match read.as_mut().poll(cx) {
+                        Poll::Ready(result) => result.map(Some),
+                        Poll::Pending => Ok(None),
+                    })
+                })
+                .await
+            }
+        };
+        if matches!(read, Ok(None)) {
+            // The task may only have used up its turn: whoever asks again without having yielded gets the same answer.
+            tokio::task::yield_now().await;
+        }
+        read
+    }
+
+    /// Writes as much as goes without waiting; 0 if nothing goes. What is taken may still be [`Self::has_unsent`].
+    ///
+    /// # Errors
+    /// As the operating system says, apart from `WouldBlock`.
+    pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = match &mut self.tls {
+            None => self.socket.try_write(bytes),
+            Some(tls) => return tls.try_write(&self.socket, bytes),
+        };
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            other => other,
+        }
+    }
+
+    /// Whether something that was taken has not gone out yet: [`Self::try_write`] of nothing sends more of it.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.has_unsent())
+    }
+
+    /// Writes all.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let n = poll_fn(|cx| self.poll_write_some(cx, bytes)).await?;
+            if n == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            bytes = bytes.get(n..).unwrap_or_default();
+        }
+        poll_fn(|cx| self.poll_send(cx)).await
+    }
+
+    fn poll_write_some(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.tls {
+            None => Pin::new(&mut self.socket).poll_write(cx, bytes),
+            Some(tls) => loop {
+                let n = tls.try_write(&self.socket, bytes)?;
+                if n > 0 {
+                    return Poll::Ready(Ok(n));
+                }
+                ready!(self.socket.poll_writable(cx))?;
+            },
+        }
+    }
+
+    /// Sends what TLS holds back.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(tls) = &mut self.tls {
+            while !tls.send(&self.socket)? {
+                ready!(self.socket.poll_writable(cx))?;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether an idle connection is still open and has nothing to say: the operating system is not
+    /// asked unless it has reported something.
+    pub fn is_quiet(&self) -> bool {
+        self.tls.as_ref().is_none_or(|tls| !tls.has_plaintext()) && self.socket.is_quiet()
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match &mut this.tls {
+            None => Pin::new(&mut this.socket).poll_read(cx, buffer),
+            Some(tls) => loop {
+                if tls.try_read_into(&this.socket, buffer)? {
+                    return Poll::Ready(Ok(()));
+                }
+                ready!(this.socket.poll_readable(cx))?;
+            },
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        self.get_mut().poll_write_some(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_send(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Some(tls) = &mut this.tls {
+            tls.say_goodbye();
+        }
+        ready!(this.poll_send(cx))?;
+        Pin::new(&mut this.socket).poll_shutdown(cx)
+    }
+}
+
+/// An error for a peer that says what cannot be.
+pub fn invalid_data(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
