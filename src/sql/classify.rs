@@ -159,8 +159,7 @@ fn lead<'a>(walk: &mut Walk<'a, '_>, explained: bool) -> Command<'a> {
     }
     walk.cursor.take();
     if explained {
-        explained_verb(walk, word.key);
-        return Command::Other;
+        return explained_verb(walk, word.key);
     }
     verb(walk, word.key)
 }
@@ -180,16 +179,17 @@ fn at_query(walk: &Walk<'_, '_>) -> bool {
     ["select", "with", "values", "table"].iter().any(|word| walk.cursor.at_word(word))
 }
 
-fn explained_verb(walk: &mut Walk<'_, '_>, key: Key) {
+fn explained_verb<'a>(walk: &mut Walk<'a, '_>, key: Key) -> Command<'a> {
     match key {
         Key::Execute => {
-            walk.leave(Effects::SQL_PREPARE);
-            walk.raise(Reason::SessionState);
+            plain(walk, Reason::SessionState, Effects::SQL_PREPARE);
+            return prepared(&mut walk.cursor, key);
         }
         Key::Declare => walk.raise(Reason::SessionState),
         Key::Create => create(walk),
         _ => walk.raise(Reason::Write),
     }
+    Command::Other
 }
 
 fn verb<'a>(walk: &mut Walk<'a, '_>, key: Key) -> Command<'a> {

@@ -53,7 +53,9 @@ pub(crate) fn node(folder: &str) -> Command {
     installed(&list, &dir, || {
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::copy(&list, dir.join("package.json")).unwrap();
-        run(Command::new("npm").args(["install", "--silent", "--no-audit", "--no-fund"]).current_dir(&dir));
+        // Without their scripts: no driver needs one, and those of Prisma would fetch engines that nothing here runs.
+        let quietly = ["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"];
+        run(Command::new("npm").args(quietly).current_dir(&dir));
     });
     let mut node = Command::new("node");
     node.env("NODE_PATH", dir.join("node_modules"));

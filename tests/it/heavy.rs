@@ -30,6 +30,24 @@ async fn knex_notices_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "heavy: make test-clients"]
+async fn prisma_notices_nothing() {
+    same_both_ways(|| node("heavy"), "heavy/prisma_script.js", "heavy_prisma").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "heavy: make test-clients"]
+async fn sqlx_notices_nothing() {
+    let cargo = || {
+        let mut cargo = Command::new("cargo");
+        let target = concat!(env!("CARGO_TARGET_TMPDIR"), "/heavy/sqlx");
+        cargo.args(["run", "--quiet", "--locked", "--target-dir", target, "--manifest-path"]);
+        cargo
+    };
+    same_both_ways(cargo, "heavy/sqlx/Cargo.toml", "heavy_sqlx").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "heavy: make test-clients"]
 async fn pgjdbc_notices_nothing() {
     let java = || {
         let mut java = Command::new("java");

@@ -355,6 +355,16 @@ async fn statements_are_described_replaced_and_missed_as_in_postgresql() {
                 ],
             ),
             scene(
+                "SQL explains what messages have prepared",
+                [
+                    (s().parse("f", "SELECT $1::int + 1").parse("g", "SELECT 4").sync(), Ready(1)),
+                    (s().query("EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE f(NULL)"), Ready(1)),
+                    (s().parse("h", "EXPLAIN EXECUTE g").sync(), Ready(1)),
+                    (s().bind("h").execute().sync(), Ready(1)),
+                    (s().bind("g").execute().sync(), Ready(1)),
+                ],
+            ),
+            scene(
                 "names of any kind",
                 [
                     (s().parse("\"quoted\"", "SELECT 1").bind("\"quoted\"").execute().sync(), Ready(1)),

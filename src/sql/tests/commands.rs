@@ -151,6 +151,7 @@ fn statements_and_channels() {
     assert_first("prepare q (int) as select 1", Command::Prepare(b"q"));
     assert_first("prepare transaction as select 1", Command::Prepare(b"transaction"));
     assert_first("execute q(1)", Command::Execute(b"q"));
+    assert_first("explain (verbose, format json) execute q(1)", Command::Execute(b"q"));
     assert_first("deallocate q", Command::Deallocate(Some(b"q")));
     assert_first("deallocate prepare q", Command::Deallocate(Some(b"q")));
     assert_first("deallocate prepare", Command::Deallocate(Some(b"prepare")));

@@ -127,6 +127,31 @@ psql -At -c "copy (select generate_series(1, 100000)) to stdout" | awk '{s += $1
 psql -At -c "copy (select generate_series(1, 100000)) to stdout" | head -n 1 || true
 psql -At -v ON_ERROR_STOP=1 -c "select 1/0" || echo "status $?"
 
+echo "== \\watch, until an error ends it"
+psql -q <<'SQL'
+create sequence turns;
+create table watched(n int);
+insert into watched values (0);
+\t on
+select 12 / (4 - nextval('turns')) \watch 0.05
+select nextval('turns');
+select 1 as again \; select 12 / (9 - nextval('turns')) \watch 0.05
+select nextval('turns');
+begin;
+create unique index on watched((n % 3));
+insert into watched select count(*) from watched returning n \watch 0.05
+select count(*) from watched;
+rollback;
+select count(*) from watched;
+SQL
+# A read, until another session's write has come to be seen.
+psql -Atq <<<'select 1 / (1 - n) from watched \watch 0.05' | {
+  read -r seen
+  echo "$seen"
+  psql -q -c "update watched set n = 1"
+  grep ERROR
+}
+
 echo "== pgbench -i"
 pgbench -i -q -s 2 --foreign-keys >/dev/null 2>&1
 psql -At -c "select count(*), sum(abalance) from pgbench_accounts"

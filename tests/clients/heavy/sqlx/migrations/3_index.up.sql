@@ -1,0 +1,2 @@
+-- no-transaction
+create index concurrently book_title on book(title);
