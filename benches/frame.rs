@@ -79,6 +79,7 @@ fn translate(c: &mut Criterion) {
                 replies: &mut replies,
                 limit: 500,
                 settings: &settings,
+                generation: 0,
                 sharing: Sharing::Generation(0),
             };
             translator.translate(black_box(&unit), &mut out)

@@ -7,8 +7,8 @@ use tokio::time::timeout;
 
 use super::exit::ExitCode;
 use crate::config::Settings;
-use crate::net::Connector;
 use crate::monitor::probe::{Probe, describe};
+use crate::net::Connector;
 
 /// Asks every node once, and prints what it is.
 #[must_use]

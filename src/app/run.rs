@@ -81,6 +81,10 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
     let settings = Published::new(settings);
     let monitor = Monitor::start(settings.clone(), connectors.clone(), workers, clock);
     let catalogs = Catalogs::start(settings.clone(), monitor.topology.clone(), connectors.clone());
+    for node in &settings.load().nodes {
+        // Most clients use the database that the monitor is told of: it is known when they come.
+        let _ = catalogs.of(&node.database);
+    }
     let draining = Arc::new(AtomicBool::new(false));
     let (doors, mailboxes): (Vec<_>, Vec<_>) = (0..workers)
         .map(|_| {

@@ -93,6 +93,17 @@ impl Client {
                     .detail(format!("Node {}.", self.node_name(place.node)));
                 self.broke_off(unit, torn, false, &report).await
             }
+            Outcome::PlanChanged => {
+                self.session.status = lease.connection.status;
+                if lease.connection.status == Status::Idle && self.session.pins.is_empty() {
+                    self.give_back(lease);
+                } else {
+                    self.lease = Some(lease);
+                }
+                self.drop_unit(unit);
+                let message = "cached plan must not change result type";
+                self.fail(unit, &Report::error(sqlstate::FEATURE_NOT_SUPPORTED, message)).await
+            }
             // Both are run elsewhere before they get here.
             Outcome::Refused(_) => {
                 self.end_lease(lease, place.node);

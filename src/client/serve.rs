@@ -19,7 +19,7 @@ use crate::config::settings::Consistency;
 use crate::monitor::{CatalogCell, Latest};
 use crate::net::Stream;
 use crate::pool::{Identity, Lease, PoolKey};
-use crate::relay::{SettleError, settle};
+use crate::relay::{SettleError, own_notification, settle};
 use crate::route::Level;
 use crate::session::collect::End;
 use crate::session::collect::{Collected, Collector, Context};
@@ -412,6 +412,10 @@ impl Client {
                 break;
             }
             lost |= frame.tag == crate::wire::server::tag::ERROR_RESPONSE;
+            if frame.tag == crate::wire::server::tag::NOTIFICATION_RESPONSE {
+                let message = server.input.get_mut(..frame.len).unwrap_or_default();
+                own_notification(message, server.pid, self.pid);
+            }
             out.extend_from_slice(&server.input.split_to(frame.len));
         }
         if lost && out.is_empty() && self.session.pins.is_empty() {

@@ -1,9 +1,10 @@
 //! The texts and names in a unit that has to be looked at once more.
 
 use super::serve::Client;
+use super::worker::vacate;
 use crate::pool::Lease;
 use crate::relay::exchange::Undo;
-use crate::relay::{SettleError, reveal, settle};
+use crate::relay::{SettleError, describe, fail_transaction, reveal, settle};
 use crate::session::pins::Pins;
 use crate::session::prepared::fold_statement_name;
 use crate::session::{SharedStatement, Unit};
@@ -71,6 +72,61 @@ impl Client {
             }
         }
         Ok(())
+    }
+
+    /// Nobody else may be connected to the databases that this unit drops, renames or copies.
+    pub(super) async fn vacate_databases(&self, unit: &Unit) {
+        let mut found = Vec::new();
+        let names = self.names.get();
+        each_text(self.input.get(..unit.len).unwrap_or_default(), |name, text| {
+            let text = text.or_else(|| self.session.statements.text(name)).unwrap_or_default();
+            for statement in statements(text, &**names, self.session.dialect()) {
+                if let Command::Database(name) = statement.command {
+                    found.push(String::from_utf8_lossy(&fold_statement_name(name)).into_owned());
+                }
+            }
+        });
+        for database in found {
+            vacate(&self.worker.shared, &database).await;
+        }
+    }
+
+    /// Definitions have changed since the session prepared its statements. Of those in this unit that the server has yet
+    /// to parse: whether their results are still what the client was told. Otherwise the transaction under way, if
+    /// there is one, has failed.
+    pub(super) async fn check_shapes(
+        &mut self,
+        lease: &mut Lease,
+        unit: &Unit,
+        generation: u64,
+    ) -> Result<bool, SettleError> {
+        let mut doubted: Vec<SharedStatement> = Vec::new();
+        let (session, server) = (&self.session, &mut lease.connection);
+        each_text(self.input.get(..unit.len).unwrap_or_default(), |name, text| {
+            let statement = session.statements.get(name).filter(|_| text.is_none());
+            if let Some(statement) = statement.filter(|s| s.is_in_doubt(generation)) {
+                doubted.extend((!server.statements.knows(statement.id)).then(|| statement.clone()));
+            }
+        });
+        if doubted.is_empty() || server.status == Status::Failed {
+            return Ok(true);
+        }
+        if server.status == Status::Idle {
+            settle(server, &self.session.settings, self.pid).await?;
+        }
+        for statement in doubted {
+            match describe(server, &statement).await? {
+                Some(shape) if !statement.describe(shape, generation) => {
+                    if server.status == Status::Transaction {
+                        fail_transaction(server).await?;
+                    }
+                    return Ok(false);
+                }
+                // What it speaks of is gone, say: the server itself will tell.
+                _ => {}
+            }
+        }
+        Ok(true)
     }
 
     /// What the names that this unit prepares or closes stand for before it.

@@ -51,6 +51,9 @@ impl Client {
         if let Some(life) = self.answer_locally(&unit).await {
             return life;
         }
+        if unit.verdict.effects.has(Effects::DATABASE) {
+            self.vacate_databases(&unit).await;
+        }
         if self.lease.is_some() {
             return self.run_on_lease(unit).await;
         }
@@ -164,6 +167,7 @@ impl Client {
             is_read: false,
             statement_limit: self.statement_limit(),
             sharing,
+            generation: self.catalog.generation(),
             user: self.pid,
         };
         let outcome = self.exchange(&mut lease, &unit, plan).await;
@@ -214,8 +218,14 @@ impl Client {
                     .has(Effects::EXTERNAL.with(Effects::ADVISORY_LOCK).with(Effects::SEED));
             let is_read = unit.is_read() && !self.session.hides_ascii();
             let sharing = self.sharing(&unit, &lease);
-            let plan =
-                Plan { may_heal, is_read, statement_limit: self.statement_limit(), sharing, user: self.pid };
+            let plan = Plan {
+                may_heal,
+                is_read,
+                statement_limit: self.statement_limit(),
+                sharing,
+                generation: self.catalog.generation(),
+                user: self.pid,
+            };
             self.transaction = self.kind_of(&unit, place.node);
             let alone = place.role == Role::Replica && unit.is_judged() && unit.verdict.statements == 1;
             self.begun = unit.verdict.begin.filter(|_| alone);
@@ -295,7 +305,9 @@ impl Client {
             if is_read || begins_read_only {
                 return Ok(Want::Replica);
             }
+            let unknown = !self.catalog.is_known() && self.catalog_would_matter(access);
             if unit.is_whole()
+                && !unknown
                 && !matches!(access, Access::Primary(Reason::SessionState | Reason::Transaction))
             {
                 return Err(Report::error(
@@ -361,6 +373,13 @@ impl Client {
             && let Err(error) = self.reveal_names(lease, unit).await
         {
             return Outcome::ServerFailed { message: error.to_string(), torn: false };
+        }
+        if unit.named && self.session.statements.are_older_than(plan.generation) {
+            match self.check_shapes(lease, unit, plan.generation).await {
+                Ok(true) => {}
+                Ok(false) => return Outcome::PlanChanged,
+                Err(error) => return Outcome::ServerFailed { message: error.to_string(), torn: false },
+            }
         }
         let mut undo: Vec<Undo> = Vec::new();
         if plan.may_heal && unit.named {

@@ -79,6 +79,8 @@ pub enum Job {
     Client(std::net::TcpStream, Entrance),
     /// Cancel what the client of that process id and key runs; the sender is dropped when that is done.
     Cancel(u32, Vec<u8>, oneshot::Sender<()>),
+    /// End all idle connections to that database; the sender is dropped when that is done.
+    Vacate(String, oneshot::Sender<()>),
     /// Let the clients leave.
     Drain,
 }
@@ -187,6 +189,10 @@ pub fn run(worker: Worker, mut jobs: mpsc::UnboundedReceiver<Job>) -> std::io::R
                 Job::Cancel(pid, key, done) => {
                     tokio::task::spawn_local(cancel(worker.clone(), pid, key, done));
                 }
+                Job::Vacate(database, _done) => {
+                    let until = worker.now() + VACATE_FOR;
+                    worker.pools.borrow_mut().vacate(&database, until);
+                }
                 Job::Drain => worker.handles.borrow().leave_all(),
             }
         }
@@ -210,6 +216,21 @@ pub async fn route_cancel(shared: &Shared, pid: u32, key: Vec<u8>) {
         let (done, over) = oneshot::channel();
         // A worker that is gone has no clients to cancel.
         let _ = door.jobs.send(Job::Cancel(pid, key, done));
+        let _ = over.await;
+    }
+}
+
+/// PostgreSQL waits so long for others to leave a database (`CountOtherDBBackends`).
+const VACATE_FOR: Duration = Duration::from_secs(5);
+
+/// Ends all idle connections to a database: somebody is about to drop, rename or copy it, for which nobody else may be
+/// connected to it.
+pub async fn vacate(shared: &Shared, database: &str) {
+    shared.catalogs.release(database);
+    for door in shared.workers.iter() {
+        let (done, over) = oneshot::channel();
+        // A worker that is gone has none.
+        let _ = door.jobs.send(Job::Vacate(database.to_owned(), done));
         let _ = over.await;
     }
 }

@@ -159,7 +159,8 @@ mod tests {
             (&*n.name, n.user.as_str(), n.password.as_deref(), n.database.as_str()),
             ("db.example:5433", "bob", Some("p@ss"), "shop")
         );
-        let n = node("nodes", "postgres://h?sslmode=verify-full&sslrootcert=/r&sslcert=/c&sslkey=/k").unwrap();
+        let n =
+            node("nodes", "postgres://h?sslmode=verify-full&sslrootcert=/r&sslcert=/c&sslkey=/k").unwrap();
         let own = Some(KeyPair { cert: "/c".into(), key: "/k".into() });
         let roots = Roots::File("/r".into());
         assert_eq!(n.tls, NodeTls { mode: SslMode::VerifyFull, roots, own, direct: false });

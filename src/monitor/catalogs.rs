@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
-use super::login;
+use super::login::{self, Failure};
+use super::probe::describe;
 use super::published::{Latest, Published};
 use crate::config::Settings;
 use crate::config::settings::NodeSettings;
@@ -34,15 +35,20 @@ pub struct CatalogCell {
     known: AtomicBool,
     generation: AtomicU64,
     refresh: Notify,
+    /// How many changes have been seen; what was read before the last of them is not published.
+    changes: Mutex<u64>,
+    release: Notify,
 }
 
 impl CatalogCell {
     fn new() -> Arc<Self> {
         Arc::new(Self {
-            catalog: Published::new(Catalog::builtin()),
+            catalog: Published::new(Catalog::unread()),
             known: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             refresh: Notify::new(),
+            changes: Mutex::new(0),
+            release: Notify::new(),
         })
     }
 
@@ -61,16 +67,47 @@ impl CatalogCell {
         self.generation.load(Ordering::Relaxed)
     }
 
-    /// Asks for it to be read again: DDL was seen.
+    /// A definition may have changed, as a unit has just done it: until the catalog has been read by a look that began
+    /// after this, nothing is known.
     pub fn refresh(&self) {
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        *changes += 1;
+        self.known.store(false, Ordering::Relaxed);
+        self.catalog.store(Arc::new(self.catalog.load().changing()));
+        drop(changes);
         self.generation.fetch_add(1, Ordering::Relaxed);
         self.refresh.notify_one();
     }
+
+    fn changes(&self) -> u64 {
+        *self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes what a look has found that began when there had been so many changes; `false` if there are more now.
+    fn publish(&self, catalog: Catalog, changes: u64) -> bool {
+        let now = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        if *now != changes {
+            return false;
+        }
+        self.catalog.store(Arc::new(catalog));
+        self.known.store(true, Ordering::Relaxed);
+        drop(now);
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        true
+    }
 }
+
+/// The shortest pause before the next attempt to read a catalog; it doubles up to [`LOOK_EVERY`].
+const LEAST_PAUSE: Duration = Duration::from_millis(20);
+
+type Cells = Arc<Mutex<HashMap<String, Arc<CatalogCell>>>>;
+
+/// 3D000.
+const NO_DATABASE: &str = "3D000";
 
 /// The catalogs of all databases in use.
 pub struct Catalogs {
-    cells: Mutex<HashMap<String, Arc<CatalogCell>>>,
+    cells: Cells,
     wanted: tokio::sync::mpsc::UnboundedSender<(String, Arc<CatalogCell>)>,
     /// For sessions beyond [`MAX_DATABASES`].
     unknown: Arc<CatalogCell>,
@@ -85,12 +122,19 @@ impl Catalogs {
         connectors: Connectors,
     ) -> Arc<Self> {
         let (wanted, mut requests) = tokio::sync::mpsc::unbounded_channel::<(String, Arc<CatalogCell>)>();
+        let cells = Cells::default();
+        let known = cells.clone();
         tokio::task::spawn_local(async move {
             while let Some((database, cell)) = requests.recv().await {
-                tokio::task::spawn_local(keep(database, cell, settings.clone(), topology.clone(), connectors.clone()));
+                let (settings, topology) = (settings.clone(), topology.clone());
+                let (connectors, cells) = (connectors.clone(), known.clone());
+                tokio::task::spawn_local(async move {
+                    keep(&database, &cell, &settings, &topology, &connectors).await;
+                    cells.lock().unwrap_or_else(PoisonError::into_inner).remove(&database);
+                });
             }
         });
-        Arc::new(Self { cells: Mutex::default(), wanted, unknown: CatalogCell::new() })
+        Arc::new(Self { cells, wanted, unknown: CatalogCell::new() })
     }
 
     /// The catalog of a database; it is read from now on.
@@ -108,29 +152,43 @@ impl Catalogs {
         let _ = self.wanted.send((database.to_owned(), cell.clone()));
         cell
     }
+
+    /// Lets go of a database for a second: somebody wants it alone.
+    pub fn release(&self, database: &str) {
+        let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cell) = cells.get(database) {
+            cell.release.notify_waiters();
+        }
+    }
 }
 
-/// Keeps one catalog up to date.
+/// Keeps one catalog up to date, until its database is no more.
 async fn keep(
-    database: String,
-    cell: Arc<CatalogCell>,
-    settings: Arc<Published<Settings>>,
-    topology: Arc<Published<Topology>>,
-    connectors: Connectors,
+    database: &str,
+    cell: &CatalogCell,
+    settings: &Published<Settings>,
+    topology: &Published<Topology>,
+    connectors: &Connectors,
 ) {
     let mut quiet = false;
+    let mut pause = LEAST_PAUSE;
     loop {
-        if let Err(reason) = follow(&database, &cell, &settings, &topology, &connectors).await
-            && !quiet
-        {
-            tracing::warn!(
-                database,
-                reason,
-                "the catalog cannot be read: statements with functions or relations that are not built in go to the primary"
-            );
-            quiet = true;
+        match follow(database, cell, settings, topology, connectors).await {
+            Ok(()) => pause = LOOK_EVERY,
+            Err(failure) if failure.sqlstate() == Some(NO_DATABASE) => return cell.refresh(),
+            // The monitor may only be about to find it.
+            Err(_) if quiet || topology.load().primary.is_none() => {}
+            Err(failure) => {
+                tracing::warn!(
+                    database,
+                    reason = %failure,
+                    "the catalog cannot be read: statements with functions or relations that are not built in go to the primary"
+                );
+                quiet = true;
+            }
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LOOK_EVERY);
     }
 }
 
@@ -141,40 +199,50 @@ async fn follow(
     settings: &Published<Settings>,
     topology: &Published<Topology>,
     connectors: &Connectors,
-) -> Result<(), String> {
+) -> Result<(), Failure> {
     let now = settings.load_full();
     let primary = topology.load().primary.ok_or("there is no primary")?;
     let number = usize::from(primary.0);
-    let (node, connector) =
-        now.nodes.get(number).zip(connectors.get(number)).ok_or("there is no primary")?;
+    let (node, connector) = now.nodes.get(number).zip(connectors.get(number)).ok_or("there is no primary")?;
+    // From before the connection is made, so that no release of it is missed.
+    let released = cell.release.notified();
+    tokio::pin!(released);
     let client = login::connect(node, connector, Some(database), now.connect_timeout).await?;
-    let mut counter = None;
+    let (mut counter, mut system) = (None, None);
     let mut rung = true;
     loop {
         if topology.load().primary != Some(primary) {
-            return Err("the primary has changed".to_owned());
+            return Err("the primary has changed".into());
         }
-        let seen = timeout(READ_LIMIT, count(&client)).await.map_err(|_| "too slow".to_owned())??;
+        let seen = timeout(READ_LIMIT, count(&client)).await.map_err(|_| "too slow")??;
         if rung || counter != Some(seen) {
             counter = Some(seen);
+            let changes = cell.changes();
             let overrides = overrides_of(Some(&settings.load()));
-            let rows = timeout(READ_LIMIT, read(&client)).await.map_err(|_| "too slow".to_owned())??;
-            cell.catalog.store(Arc::new(Catalog::build(rows, &overrides)));
-            cell.generation.fetch_add(1, Ordering::Relaxed);
-            cell.known.store(true, Ordering::Relaxed);
+            let began = Instant::now();
+            let reading = read(&client, system.as_deref());
+            let rows = timeout(READ_LIMIT, reading).await.map_err(|_| "too slow")??;
+            system.get_or_insert_with(|| rows.system_relations().to_vec());
+            cell.publish(Catalog::build(rows, &overrides), changes);
+            // Where definitions change all the time, no more than half of it is spent on reading them.
+            tokio::time::sleep(began.elapsed()).await;
         }
-        rung = timeout(LOOK_EVERY, cell.refresh.notified()).await.is_ok();
+        tokio::select! {
+            refreshed = timeout(LOOK_EVERY, cell.refresh.notified()) => rung = refreshed.is_ok(),
+            () = &mut released => return Ok(()),
+        }
     }
 }
 
 async fn count(client: &Client) -> Result<i64, String> {
-    let row = client.query_one(CHANGE_COUNTER_QUERY, &[]).await.map_err(|e| e.to_string())?;
+    let row = client.query_one(CHANGE_COUNTER_QUERY, &[]).await.map_err(|e| describe(&e))?;
     row.try_get(0).map_err(|e| e.to_string())
 }
 
-async fn read(client: &Client) -> Result<CatalogRows, String> {
+/// `system` is what the first reading on this connection has found of PostgreSQL's own relations.
+async fn read(client: &Client, system: Option<&[u32]>) -> Result<CatalogRows, String> {
     let mut rows = CatalogRows::default();
-    for row in client.query(CATALOG_QUERY, &[]).await.map_err(|e| e.to_string())? {
+    for row in client.query(CATALOG_QUERY, &[&system]).await.map_err(|e| describe(&e))? {
         let field = |at: usize| row.try_get::<_, &str>(at).map_err(|e| e.to_string());
         rows.push(field(0)?, field(1)?);
     }
@@ -191,8 +259,9 @@ pub fn read_once(node: &NodeSettings, limit: Duration) -> Result<CatalogRows, St
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
         let connector = Connector::new(node).map_err(|e| e.to_string())?;
-        let client = login::connect(node, &connector, None, limit).await?;
-        timeout(READ_LIMIT, read(&client)).await.map_err(|_| "too slow".to_owned())?
+        let client =
+            login::connect(node, &connector, None, limit).await.map_err(|failure| failure.to_string())?;
+        timeout(READ_LIMIT, read(&client, None)).await.map_err(|_| "too slow".to_owned())?
     })
 }
 

@@ -9,23 +9,55 @@ use super::probe::describe;
 use crate::config::settings::NodeSettings;
 use crate::net::Connector;
 
+/// What went wrong with a connection, for a log.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    message: String,
+    sqlstate: Option<String>,
+}
+
+impl Failure {
+    /// What the server said, if it was the server that said something.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        self.sqlstate.as_deref()
+    }
+
+    fn of(error: &tokio_postgres::Error) -> Self {
+        Self { message: describe(error), sqlstate: error.code().map(|code| code.code().to_owned()) }
+    }
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self { message, sqlstate: None }
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(message: &str) -> Self {
+        message.to_owned().into()
+    }
+}
+
 /// Connects and logs in. The connection's own task ends with the client.
 ///
 /// # Errors
-/// What went wrong, for a log.
+/// The node cannot be reached, or refuses the login.
 pub async fn connect(
     node: &NodeSettings,
     connector: &Connector,
     database: Option<&str>,
     limit: Duration,
-) -> Result<Client, String> {
+) -> Result<Client, Failure> {
     let mut refused = None;
     for way in connector.ways() {
         let attempt = async {
-            let stream = connector.connect(*way).await.map_err(|error| (error.to_string(), false))?;
+            let stream = connector.connect(*way).await.map_err(|error| Failure::from(error.to_string()))?;
             // What TLS there is, is under way already.
             let login = config(node, database).connect_raw(stream, NoTls).await;
-            login.map_err(|error| (describe(&error), error.as_db_error().is_some()))
+            login.map_err(|error| Failure::of(&error))
         };
         match timeout(limit, attempt).await {
             Ok(Ok((client, connection))) => {
@@ -36,12 +68,12 @@ pub async fn connect(
                 return Ok(client);
             }
             // By another way the node may take it.
-            Ok(Err((reason, true))) => refused = refused.or(Some(reason)),
-            Ok(Err((reason, false))) => return Err(refused.unwrap_or(reason)),
-            Err(_) => return Err(format!("no answer within {limit:?}")),
+            Ok(Err(failure)) if failure.sqlstate.is_some() => refused = refused.or(Some(failure)),
+            Ok(Err(failure)) => return Err(refused.unwrap_or(failure)),
+            Err(_) => return Err(format!("no answer within {limit:?}").into()),
         }
     }
-    Err(refused.unwrap_or_default())
+    Err(refused.unwrap_or("there is no way to the node".into()))
 }
 
 fn config(node: &NodeSettings, database: Option<&str>) -> Config {

@@ -55,7 +55,8 @@ impl Probe {
         connector: &Connector,
         limit: Duration,
     ) -> Result<Self, String> {
-        let client = login::connect(node, connector, None, limit).await?;
+        let client =
+            login::connect(node, connector, None, limit).await.map_err(|failure| failure.to_string())?;
         Self::begin(client).await.map_err(|error| describe(&error))
     }
 

@@ -110,8 +110,7 @@ async fn watch_node(publisher: Rc<Publisher>, node: NodeId) {
     loop {
         let settings = publisher.settings.load_full();
         let number = usize::from(node.0);
-        let Some((target, connector)) =
-            settings.nodes.get(number).zip(publisher.connectors.get(number))
+        let Some((target, connector)) = settings.nodes.get(number).zip(publisher.connectors.get(number))
         else {
             return;
         };

@@ -52,6 +52,9 @@ pub struct Pools {
     limits: Arc<Limits>,
     keys: HashMap<(Rc<str>, Rc<str>), PoolKey>,
     nodes: Vec<NodePool>,
+    /// Of these nothing is kept for now.
+    vacated: Vec<PoolKey>,
+    vacated_until: Duration,
 }
 
 /// How to get a connection.
@@ -85,6 +88,8 @@ impl Pools {
             limits,
             keys: HashMap::new(),
             nodes: (0..nodes).map(|_| NodePool::default()).collect(),
+            vacated: Vec::new(),
+            vacated_until: Duration::ZERO,
         }
     }
 
@@ -122,13 +127,6 @@ impl Pools {
         Some(Step::Wait(wait))
     }
 
-    /// Ends an idle connection of the node, if this worker has one, for the right to make another.
-    pub fn make_room(&mut self, node: NodeId) -> Option<super::limits::Permit> {
-        let lease = self.nodes.get_mut(usize::from(node.0))?.pop_any()?;
-        lease.connection.close();
-        Some(lease.permit)
-    }
-
     /// Takes a connection back: for whoever waits longest, or to keep. One that is not clean, too old or
     /// of an older server epoch is closed.
     pub fn give_back(&mut self, mut lease: Lease, topology: &Topology, age: Age) {
@@ -137,7 +135,8 @@ impl Pools {
         // One that is kept is looked at when it is taken.
         let fit =
             if self.waiting(node) > 0 { lease.connection.is_ready() } else { lease.connection.is_clean() };
-        if !current || !fit || lease.connection.born + age.life < age.now {
+        let vacated = age.now < self.vacated_until && self.vacated.contains(&lease.key);
+        if !current || !fit || vacated || lease.connection.born + age.life < age.now {
             let Lease { connection, permit, .. } = lease;
             connection.close();
             self.seat(node, permit);
@@ -244,11 +243,16 @@ impl Pools {
         self.nodes.get(usize::from(node.0)).map_or(0, |p| p.waiting.len())
     }
 
-    /// Ends every idle connection.
-    pub fn clear(&mut self) {
+    /// Ends every idle connection to a database, and until then those that come back: somebody wants it alone.
+    pub fn vacate(&mut self, database: &str, until: Duration) {
+        let keys = self.keys.iter().filter(|((_, name), _)| **name == *database);
+        self.vacated = keys.map(|(_, key)| *key).collect();
+        self.vacated_until = until;
         for pool in &mut self.nodes {
-            while let Some(lease) = pool.pop_any() {
-                lease.connection.close();
+            for key in &self.vacated {
+                while let Some(lease) = pool.pop(*key) {
+                    lease.connection.close();
+                }
             }
         }
     }

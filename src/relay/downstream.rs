@@ -9,7 +9,8 @@ use crate::session::prepared::{ClientStatements, PREFIX};
 use crate::session::state::ServerChange;
 use crate::wire::Frame;
 use crate::wire::client::SYNC_MESSAGE;
-use crate::wire::server::{Fields, Status, parameter_status, tag};
+use crate::wire::frame::HEADER;
+use crate::wire::server::{Fields, Status, parameter_status, row_shape, tag};
 use crate::wire::sqlstate;
 
 /// An answer that is held back may take this many bytes; beyond it, it is no longer held back.
@@ -161,7 +162,18 @@ impl Exchange<'_, '_> {
                     self.feed = Feed::Copy { simple: self.simple };
                 }
             }
+            tag::ROW_DESCRIPTION | tag::NO_DATA => {
+                if let Some(statement) = self.server.replies.described() {
+                    let shape = if frame.tag == tag::NO_DATA { 0 } else { row_shape(body) };
+                    // What differs was asked for anew by a client that has to know: it is told.
+                    statement.describe(shape, self.plan.generation);
+                }
+            }
             tag::COPY_OUT => self.release(),
+            tag::NOTIFICATION_RESPONSE => {
+                let message = self.server.input.get_mut(self.at..end).unwrap_or_default();
+                own_notification(message, self.server.pid, self.plan.user);
+            }
             _ => {}
         }
         let event = self.pass_on(frame.tag, end);
@@ -223,6 +235,15 @@ impl Exchange<'_, '_> {
                 }
             }
         }
+    }
+}
+
+/// A notification that the session has sent itself, to come from the process that the client was told is its own.
+pub fn own_notification(message: &mut [u8], server: u32, told: u32) {
+    if let Some(pid) = message.get_mut(HEADER..HEADER + 4)
+        && *pid == server.to_be_bytes()
+    {
+        pid.copy_from_slice(&told.to_be_bytes());
     }
 }
 

@@ -52,6 +52,8 @@ pub enum Outcome {
     ClientGone,
     /// The client has too many prepared statements: nothing was sent.
     TooManyStatements,
+    /// A prepared statement would give other columns than its client was told: nothing was run.
+    PlanChanged,
 }
 
 /// What the client's side of an exchange consists of.
@@ -76,6 +78,8 @@ pub struct Plan {
     pub statement_limit: usize,
     /// The client's process id.
     pub user: u32,
+    /// The generation of the database's definitions.
+    pub generation: u64,
     /// With whom the unit's prepared statements are shared.
     pub sharing: Sharing,
 }
@@ -262,10 +266,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
     }
 
     fn is_over(&self) -> bool {
-        !self.is_fed()
-            && self.server.replies.ready_to_come() == 0
-            && self.pass == 0
-            && !self.has_unsent()
+        !self.is_fed() && self.server.replies.ready_to_come() == 0 && self.pass == 0 && !self.has_unsent()
     }
 
     /// Whether the server has not been sent all that it is to be sent.
@@ -468,6 +469,7 @@ pub(super) fn translator<'a>(
         limit: plan.statement_limit,
         settings: &session.settings,
         sharing: plan.sharing,
+        generation: plan.generation,
     }
 }
 

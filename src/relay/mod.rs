@@ -9,5 +9,6 @@ pub mod heal;
 pub mod settle;
 pub mod upstream;
 
+pub use downstream::own_notification;
 pub use exchange::{Exchange, Outcome};
-pub use settle::{SettleError, begin, reveal, settle};
+pub use settle::{SettleError, begin, describe, fail_transaction, reveal, settle};

@@ -7,11 +7,11 @@ use bytes::{Buf, BytesMut};
 
 use crate::net::invalid_data;
 use crate::server::Connection;
-use crate::session::{SettingsMap, Shared};
+use crate::session::{SettingsMap, Shared, SharedStatement};
 use crate::wire::Frame;
 use crate::wire::build;
 use crate::wire::client::SYNC_MESSAGE;
-use crate::wire::server::{Fields, Status, parameter_status, tag};
+use crate::wire::server::{Fields, Status, parameter_status, row_shape, tag};
 
 /// Why a server does not have the settings.
 #[derive(Debug, thiserror::Error)]
@@ -76,8 +76,45 @@ pub async fn reveal(server: &mut Connection, name: &[u8], statement: &Shared) ->
     messages.extend_from_slice(&SYNC_MESSAGE);
     // It fails in a transaction that has failed, or where what it speaks of is gone.
     match run(server, &messages, None).await {
-        Ok(()) => Ok(true),
+        Ok(_) => Ok(true),
         Err(SettleError::Refused { .. }) => Ok(false),
+        Err(broken) => Err(broken),
+    }
+}
+
+/// Prepares a statement under our name for it, and asks for the shape of its result ([`row_shape`]); `None` if the
+/// server refuses it.
+///
+/// # Errors
+/// The connection broke.
+pub async fn describe(
+    server: &mut Connection,
+    statement: &SharedStatement,
+) -> Result<Option<u64>, SettleError> {
+    let mut messages = BytesMut::new();
+    build::parse(&mut messages, &statement.name, &statement.text, &statement.types);
+    build::describe_statement(&mut messages, &statement.name);
+    messages.extend_from_slice(&SYNC_MESSAGE);
+    match run(server, &messages, None).await {
+        Ok(shape) => {
+            server.statements.insert(statement.clone());
+            Ok(Some(shape))
+        }
+        Err(SettleError::Refused { .. }) => Ok(None),
+        Err(broken) => Err(broken),
+    }
+}
+
+/// Makes the transaction under way fail, as an error of a statement does.
+///
+/// # Errors
+/// The connection broke.
+pub async fn fail_transaction(server: &mut Connection) -> Result<(), SettleError> {
+    let mut messages = BytesMut::new();
+    build::describe_statement(&mut messages, b"tidegate: no such statement");
+    messages.extend_from_slice(&SYNC_MESSAGE);
+    match run(server, &messages, None).await {
+        Ok(_) | Err(SettleError::Refused { .. }) => Ok(()),
         Err(broken) => Err(broken),
     }
 }
@@ -88,14 +125,15 @@ async fn query(server: &mut Connection, sql: &[u8], after: Status) -> Result<(),
     build::query(&mut query, sql);
     // A Query ends the life of the unnamed statement.
     server.statements.unnamed = 0;
-    run(server, &query, Some(after)).await
+    run(server, &query, Some(after)).await.map(|_| ())
 }
 
-/// Sends messages of ours and waits for ReadyForQuery, which must tell that state; without one, any will do.
-async fn run(server: &mut Connection, messages: &[u8], after: Option<Status>) -> Result<(), SettleError> {
+/// Sends messages of ours and waits for ReadyForQuery, which must tell that state; without one, any will do. Gives the
+/// shape of the last result that was described.
+async fn run(server: &mut Connection, messages: &[u8], after: Option<Status>) -> Result<u64, SettleError> {
     let tainted = std::mem::replace(&mut server.tainted, true);
     server.stream.write_all(messages).await?;
-    let mut refused = None;
+    let (mut refused, mut shape) = (None, 0);
     loop {
         while let Some(frame) = Frame::peek(&server.input).map_err(invalid_data)? {
             let Some(body) = frame.body(&server.input) else { break };
@@ -107,6 +145,7 @@ async fn run(server: &mut Connection, messages: &[u8], after: Option<Status>) ->
                         message: String::from_utf8_lossy(error.message()).into_owned(),
                     });
                 }
+                tag::ROW_DESCRIPTION => shape = row_shape(body),
                 tag::PARAMETER_STATUS => {
                     if let Some((name, value)) = parameter_status(body) {
                         let (name, value) = (name.to_vec(), value.to_vec());
@@ -119,13 +158,13 @@ async fn run(server: &mut Connection, messages: &[u8], after: Option<Status>) ->
                     let (Some(after), None) = (after, &refused) else {
                         server.tainted = tainted || after.is_some();
                         server.status = status.unwrap_or(server.status);
-                        return refused.map_or(Ok(()), Err);
+                        return refused.map_or(Ok(shape), Err);
                     };
                     if status != Some(after) {
                         return Err(invalid_data("a server is in a transaction that was not begun").into());
                     }
                     server.tainted = false;
-                    return Ok(());
+                    return Ok(shape);
                 }
                 _ => {}
             }

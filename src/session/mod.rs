@@ -5,6 +5,7 @@
 //! [`replies`] says what of the server's answer the client may see.
 
 pub mod collect;
+mod date_style;
 pub mod freshness;
 #[cfg(test)]
 mod freshness_tests;

@@ -3,6 +3,7 @@
 //! A statement is known to servers under a name of ours that every session with the same text,
 //! parameter types and name-resolving settings shares. So it is parsed once per server connection.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 use std::rc::{Rc, Weak};
@@ -30,6 +31,34 @@ pub struct Shared {
     /// Count and oids of the parameter types as in its Parse message.
     pub types: Box<[u8]>,
     plan_key: u64,
+    told: Cell<Option<Told>>,
+}
+
+/// What clients were told of a statement's result, by which they read its rows from then on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Told {
+    /// See [`crate::wire::server::row_shape`].
+    shape: u64,
+    /// When that was last seen to be so: the generation of the database's definitions.
+    generation: u64,
+}
+
+impl Shared {
+    /// A server describes the result. `false` if clients were told otherwise before: PostgreSQL refuses to run such a
+    /// statement ("cached plan must not change result type").
+    pub fn describe(&self, shape: u64, generation: u64) -> bool {
+        let told = self.told.get().unwrap_or(Told { shape, generation });
+        if told.shape == shape {
+            self.told.set(Some(Told { shape, generation }));
+        }
+        told.shape == shape
+    }
+
+    /// Whether its result may no longer be what clients were told, for a server that has yet to parse it.
+    #[must_use]
+    pub fn is_in_doubt(&self, generation: u64) -> bool {
+        self.told.get().is_some_and(|told| told.generation != generation)
+    }
 }
 
 /// A statement together with everyone who uses it.
@@ -87,6 +116,7 @@ impl Statements {
             text: text.into(),
             types: types.into(),
             plan_key,
+            told: Cell::new(None),
         });
         self.by_key.entry(key).or_default().push(Rc::downgrade(&made));
         made
@@ -148,6 +178,8 @@ pub struct ClientStatements {
     /// behind the first of these. With their texts, which are empty where SQL prepared them.
     bound: HashMap<Box<[u8]>, Box<[u8]>, RandomState>,
     bytes: usize,
+    /// The generation of definitions in which the first of these was prepared.
+    generation: u64,
     /// The unnamed one.
     pub unnamed: Unnamed,
 }
@@ -216,6 +248,19 @@ impl ClientStatements {
         let text = self.bound.remove(name)?;
         self.bytes -= text.len();
         Some(text)
+    }
+
+    /// Whether definitions may have changed since the first of these was prepared.
+    #[must_use]
+    pub fn are_older_than(&self, generation: u64) -> bool {
+        !self.named.is_empty() && self.generation != generation
+    }
+
+    /// Notes the generation of definitions in which the next statement is prepared.
+    pub fn begin(&mut self, generation: u64) {
+        if self.named.is_empty() {
+            self.generation = generation;
+        }
     }
 
     /// Adds a statement.
@@ -301,6 +346,12 @@ impl ServerStatements {
             }
             None => false,
         }
+    }
+
+    /// Whether it knows the statement.
+    #[must_use]
+    pub fn knows(&self, id: u64) -> bool {
+        self.known.contains_key(&id)
     }
 
     /// It will know the statement from now on.

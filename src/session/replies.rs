@@ -28,8 +28,8 @@ pub enum Expect {
     },
     /// BindComplete.
     Bind,
-    /// RowDescription or NoData, behind a ParameterDescription for a statement.
-    Describe,
+    /// RowDescription or NoData, behind a ParameterDescription for a statement, which is remembered of this one.
+    Describe(Option<SharedStatement>),
     /// Rows and their end.
     Execute,
     /// CloseComplete.
@@ -171,6 +171,15 @@ impl Replies {
         self.script.push_back(expect);
     }
 
+    /// The statement that a RowDescription or NoData is about, if that is to be remembered.
+    #[must_use]
+    pub fn described(&self) -> Option<&SharedStatement> {
+        match self.script.front() {
+            Some(Expect::Describe(statement)) => statement.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Says what is ours to say before the server says anything more.
     pub fn say(&mut self, out: &mut BytesMut) {
         while let Some(Expect::Say(tag, _)) = self.script.front().filter(|_| !self.skipping) {
@@ -205,7 +214,7 @@ impl Replies {
             matches!(
                 expect,
                 Expect::Bind
-                    | Expect::Describe
+                    | Expect::Describe(None)
                     | Expect::Execute
                     | Expect::Close { own: false, before: None }
                     | Expect::Ready
@@ -237,7 +246,7 @@ impl Replies {
                 (true, if *own { Event::Swallow } else { Event::Forward })
             }
             (Expect::Bind, tag::BIND_COMPLETE)
-            | (Expect::Describe, tag::ROW_DESCRIPTION | tag::NO_DATA)
+            | (Expect::Describe(_), tag::ROW_DESCRIPTION | tag::NO_DATA)
             | (Expect::Execute, tag::COMMAND_COMPLETE | tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED) => {
                 (true, Event::Forward)
             }
@@ -361,7 +370,7 @@ mod tests {
         let mut replies = Replies::default();
         replies.expect(Expect::Say(b'1', None));
         replies.expect(Expect::Bind);
-        replies.expect(Expect::Describe);
+        replies.expect(Expect::Describe(None));
         replies.expect(Expect::Execute);
         replies.expect(Expect::Say(b'3', None));
         replies.expect(Expect::Ready);

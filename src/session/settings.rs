@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 
+use super::date_style::DateStyle;
 use crate::sql::hides_ascii;
 
 /// The most parameters that a session may set before it is bound to one server instead.
@@ -12,6 +13,9 @@ pub const MAX_ENTRIES: usize = 256;
 
 /// The most bytes of SQL that those may take.
 pub const MAX_BYTES: usize = 64 * 1024;
+
+/// The one parameter of which a statement may set a part.
+const DATE_STYLE: &str = "datestyle";
 
 /// One parameter's setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +96,26 @@ impl SettingsMap {
     /// # Errors
     /// The map is full.
     pub fn set(&mut self, name: &str, sql: &[u8], value: &[u8]) -> Result<(), Full> {
-        let entry = Entry { name: name.into(), sql: sql.into(), value: unquote(value).into() };
+        if name == DATE_STYLE {
+            return self.set_date_style(sql, value);
+        }
+        self.put(name, sql, unquote(value))
+    }
+
+    /// `datestyle` is two settings in one: what a statement does not say, stays. The entry says all that is known.
+    fn set_date_style(&mut self, sql: &[u8], value: &[u8]) -> Result<(), Full> {
+        let before = self.value(DATE_STYLE).map(DateStyle::read).unwrap_or_default();
+        let after = before.then(DateStyle::read(value));
+        let text = after.to_text();
+        // What we cannot read, the server will; then it stands alone.
+        let stands = text.is_empty();
+        let written =
+            if stands { sql.to_vec() } else { format!("SET {DATE_STYLE} TO '{text}'").into_bytes() };
+        self.put(DATE_STYLE, &written, if stands { value } else { text.as_bytes() })
+    }
+
+    fn put(&mut self, name: &str, sql: &[u8], value: &[u8]) -> Result<(), Full> {
+        let entry = Entry { name: name.into(), sql: sql.into(), value: value.into() };
         let bytes: usize = self.entries.iter().map(|e| e.sql.len() + e.value.len()).sum();
         if bytes + sql.len() + value.len() > MAX_BYTES {
             return Err(Full);
@@ -166,6 +189,11 @@ impl SettingsMap {
         }
         for entry in self.entries.iter().filter(gone).filter(|e| !is_identity(&e.name)) {
             push_reset(&entry.name, sql);
+        }
+        if self.find(DATE_STYLE).is_ok() && target.entries.iter().filter(new).any(|e| *e.name == *DATE_STYLE)
+        {
+            // Of the one that is there nothing may be left.
+            push_reset(DATE_STYLE, sql);
         }
         for entry in target.entries.iter().filter(new).filter(|e| !is_identity(&e.name)) {
             push_statement(&entry.sql, sql);

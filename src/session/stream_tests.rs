@@ -278,6 +278,7 @@ impl Server {
             limit: 2,
             settings: &SettingsMap::default(),
             sharing: Sharing::Generation(0),
+            generation: 0,
         };
         if unit.is_some() {
             translator.evict(&mut self.input);
@@ -323,6 +324,7 @@ impl Server {
                     limit: 2,
                     settings: &SettingsMap::default(),
                     sharing: Sharing::Generation(0),
+                    generation: 0,
                 };
                 translator.passed_unnamed(&session.input[start..end]);
             }

@@ -32,6 +32,8 @@ pub struct Translator<'a> {
     pub settings: &'a SettingsMap,
     /// With whom new statements are shared.
     pub sharing: Sharing,
+    /// The generation of the database's definitions.
+    pub generation: u64,
 }
 
 /// With whom a session's new prepared statements are shared.
@@ -89,14 +91,18 @@ impl Translator<'_> {
                 self.replies_after_bind(body, message, out);
             }
             tag::DESCRIBE => {
+                let mut described = None;
                 match client::target(body) {
                     Some(Target::Statement(name)) => match self.provide(name, out) {
-                        Some(statement) => build::describe_statement(out, &statement.name),
+                        Some(statement) => {
+                            build::describe_statement(out, &statement.name);
+                            described = Some(statement);
+                        }
                         None => build::describe_statement(out, own_name(name)),
                     },
                     _ => out.extend_from_slice(message),
                 }
-                self.replies.expect(Expect::Describe);
+                self.replies.expect(Expect::Describe(described));
             }
             tag::EXECUTE => {
                 out.extend_from_slice(message);
@@ -171,6 +177,7 @@ impl Translator<'_> {
             }
             Sharing::Nobody => self.table.own(parse.text, parse.types),
         };
+        self.client.begin(self.generation);
         self.client.insert(parse.name, statement.clone()).map_err(|_| TooMany)?;
         let before = Some(Before::Named { name: parse.name.into(), statement: None });
         if self.server.touch(statement.id) {
@@ -294,6 +301,7 @@ mod tests {
                 limit: 2,
                 settings: &SettingsMap::default(),
                 sharing: Sharing::Generation(0),
+                generation: 0,
             };
             translator.evict(&mut out);
             translator.translate(messages, &mut out).unwrap();

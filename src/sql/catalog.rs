@@ -1,6 +1,7 @@
 //! One database's names: what its functions, relations and operators mean to a replica.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::fast::FixedState;
@@ -32,6 +33,7 @@ type Name = Box<[u8]>;
 /// The rows of [`CATALOG_QUERY`], as far as they are kept.
 #[derive(Clone, Debug, Default)]
 pub struct CatalogRows {
+    system_relations: Vec<u32>,
     safe_functions: HashSet<Name, FixedState>,
     special: HashMap<Name, u8, FixedState>,
     overflow: bool,
@@ -43,6 +45,10 @@ impl CatalogRows {
     pub fn push(&mut self, kind: &str, name: &str) {
         if self.safe_functions.len() + self.special.len() >= NAMES_LIMIT {
             self.overflow = true;
+            return;
+        }
+        if kind == "system_relation" {
+            self.system_relations.extend(name.parse::<u32>());
             return;
         }
         let name: Name = clip(name.as_bytes()).into();
@@ -58,6 +64,12 @@ impl CatalogRows {
             _ => FUNCTION | RELATION | OPERATOR | SETS,
         };
         *self.special.entry(name).or_default() |= bits;
+    }
+
+    /// The oids of PostgreSQL's own relations that are unsafe: the parameter of later queries on the same connection.
+    #[must_use]
+    pub fn system_relations(&self) -> &[u32] {
+        &self.system_relations
     }
 }
 
@@ -77,14 +89,15 @@ pub struct Overrides {
 #[derive(Clone, Debug)]
 pub struct Catalog {
     version: u64,
+    standing: Standing,
     /// Safe whatever else is known.
-    trusted: HashSet<Name, FixedState>,
+    trusted: Arc<HashSet<Name, FixedState>>,
     /// User functions of which every candidate is safe.
-    safe_functions: HashSet<Name, FixedState>,
+    safe_functions: Arc<HashSet<Name, FixedState>>,
     /// Names of which some object is unsafe, and as what.
-    special: HashMap<Name, u8, FixedState>,
+    special: Arc<HashMap<Name, u8, FixedState>>,
     /// Lets most names that are not special pass without a lookup.
-    filter: Filter,
+    filter: Arc<Filter>,
     /// Operators are in every statement, unsafe ones in few databases.
     operators: bool,
     /// Some special relation's name goes beyond ASCII: then it cannot be told apart from others
@@ -97,8 +110,26 @@ pub struct Catalog {
 /// The version of a catalog that knows PostgreSQL's own names alone.
 const BUILTIN: u64 = 1;
 
+/// The version of one that has not been read.
+const UNREAD: u64 = 2;
+
 /// Tells the versions of all others apart.
-static VERSIONS: AtomicU64 = AtomicU64::new(BUILTIN + 1);
+static VERSIONS: AtomicU64 = AtomicU64::new(UNREAD + 1);
+
+/// How far what a catalog knows can be gone by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It is so.
+    Holds,
+    /// It has not been read.
+    Unread,
+    /// It was so before a change: it still tells of functions that they change settings, and no more.
+    Changing,
+}
+
+/// Operators that are taken to be PostgreSQL's own while nothing is known.
+const COMMON_OPERATORS: [&[u8]; 13] =
+    [b"=", b"<", b">", b"<=", b">=", b"<>", b"!=", b"+", b"-", b"*", b"/", b"%", b"||"];
 
 impl Default for Catalog {
     fn default() -> Self {
@@ -107,15 +138,36 @@ impl Default for Catalog {
 }
 
 impl Catalog {
-    /// PostgreSQL's own names alone: what is known of a database before its catalog has been read.
+    /// What is known of a database before its catalog has been read: nothing. Any name may stand for something that
+    /// replicas must not answer for, PostgreSQL's own functions included, which users may overload.
+    #[must_use]
+    pub fn unread() -> Self {
+        Self { version: UNREAD, standing: Standing::Unread, ..Self::builtin() }
+    }
+
+    /// What is known of a database whose definitions have changed since this was read: as good as nothing.
+    #[must_use]
+    pub fn changing(&self) -> Self {
+        match self.standing {
+            Standing::Unread => self.clone(),
+            Standing::Holds | Standing::Changing => Self {
+                version: VERSIONS.fetch_add(1, Ordering::Relaxed),
+                standing: Standing::Changing,
+                ..self.clone()
+            },
+        }
+    }
+
+    /// PostgreSQL's own names alone, as in a database without objects.
     #[must_use]
     pub fn builtin() -> Self {
         Self {
             version: BUILTIN,
-            trusted: HashSet::default(),
-            safe_functions: HashSet::default(),
-            special: HashMap::default(),
-            filter: Filter::default(),
+            standing: Standing::Holds,
+            trusted: Arc::default(),
+            safe_functions: Arc::default(),
+            special: Arc::default(),
+            filter: Arc::default(),
             operators: false,
             wide_relations: false,
             overflow: false,
@@ -125,7 +177,7 @@ impl Catalog {
     /// The catalog of a database, as the configuration corrects it.
     #[must_use]
     pub fn build(rows: CatalogRows, overrides: &Overrides) -> Self {
-        let CatalogRows { safe_functions, mut special, overflow } = rows;
+        let CatalogRows { safe_functions, mut special, overflow, .. } = rows;
         for name in &overrides.primary_functions {
             *special.entry(last_part(name)).or_default() |= FUNCTION;
         }
@@ -142,9 +194,17 @@ impl Catalog {
             .collect();
         let wide_relations = special.iter().any(|(name, bits)| bits & RELATION != 0 && !name.is_ascii());
         let operators = special.values().any(|bits| bits & OPERATOR != 0);
-        let filter = Filter::of(special.keys().map(|name| &**name));
-        let version = VERSIONS.fetch_add(1, Ordering::Relaxed);
-        Self { version, trusted, safe_functions, special, filter, operators, wide_relations, overflow }
+        Self {
+            version: VERSIONS.fetch_add(1, Ordering::Relaxed),
+            standing: Standing::Holds,
+            trusted: Arc::new(trusted),
+            safe_functions: Arc::new(safe_functions),
+            filter: Arc::new(Filter::of(special.keys().map(|name| &**name))),
+            special: Arc::new(special),
+            operators,
+            wide_relations,
+            overflow,
+        }
     }
 
     /// How many names are known beside PostgreSQL's own.
@@ -163,6 +223,11 @@ impl Catalog {
     #[must_use]
     pub const fn overflowed(&self) -> bool {
         self.overflow
+    }
+
+    #[inline]
+    fn is_unread(&self) -> bool {
+        self.standing != Standing::Holds
     }
 
     #[inline]
@@ -185,6 +250,9 @@ impl Names for Catalog {
         if self.is_trusted(name) {
             return Verdict::Safe;
         }
+        if self.is_unread() {
+            return Verdict::Unknown;
+        }
         if self.is_special(name, FUNCTION) {
             return Verdict::Unsafe;
         }
@@ -198,12 +266,18 @@ impl Names for Catalog {
 
     fn relation(&self, name: &[u8]) -> Verdict {
         let wide = self.wide_relations && !name.is_ascii();
-        let special = self.overflow || wide || self.is_special(name, RELATION);
+        let unread = self.is_unread() && !name.starts_with(b"pg_");
+        let special = self.overflow || wide || unread || self.is_special(name, RELATION);
         if special || builtin::is_server_relation(name) { Verdict::Unsafe } else { Verdict::Safe }
     }
 
     fn sets(&self, name: &[u8]) -> bool {
-        self.is_special(name, SETS)
+        // One that has come since may do anything.
+        let is_new = || {
+            let known = self.safe_functions.contains(name) || self.is_special(name, FUNCTION);
+            !known && builtin::function(name) == Verdict::Unknown
+        };
+        self.is_special(name, SETS) || (self.standing == Standing::Changing && is_new())
     }
 
     fn is_users(&self, name: &[u8]) -> bool {
@@ -211,12 +285,12 @@ impl Names for Catalog {
     }
 
     fn knows_users(&self) -> bool {
-        self.version != BUILTIN
+        self.version > UNREAD
     }
 
     fn is_plain(&self, word: &[u8]) -> bool {
         // Beyond ASCII, and where names are cut, a look at the ends does not do.
-        let simple = word.len() < LONGEST && !self.overflow && !self.wide_relations;
+        let simple = word.len() < LONGEST && !self.overflow && !self.wide_relations && !self.is_unread();
         simple && !builtin::may_be_server_relation(word) && !self.filter.may_have(word)
     }
 
@@ -226,11 +300,20 @@ impl Names for Catalog {
 
     fn attribute(&self, name: &[u8]) -> Verdict {
         // `(1::bigint).pg_advisory_lock` takes the lock, so PostgreSQL's own functions count too.
+        let unread = self.is_unread() && !self.is_trusted(name);
         let special = self.is_special(name, FUNCTION) && !self.is_trusted(name);
-        if special || builtin::function(name) == Verdict::Unsafe { Verdict::Unsafe } else { Verdict::Safe }
+        if special || unread || builtin::function(name) == Verdict::Unsafe {
+            Verdict::Unsafe
+        } else {
+            Verdict::Safe
+        }
     }
 
     fn operator(&self, symbol: &[u8]) -> Verdict {
+        if self.is_unread() {
+            let common = COMMON_OPERATORS.contains(&symbol);
+            return if common { Verdict::Safe } else { Verdict::Unsafe };
+        }
         if !self.operators && !self.overflow {
             return Verdict::Safe;
         }
@@ -284,6 +367,18 @@ mod tests {
         assert_eq!(catalog.attribute(b"g"), Verdict::Unsafe);
         assert_eq!(catalog.attribute(b"nextval"), Verdict::Unsafe);
         assert_eq!(catalog.attribute(b"id"), Verdict::Safe);
+    }
+
+    #[test]
+    fn while_nothing_is_known_nothing_is_safe() {
+        let catalog = Catalog::unread();
+        assert_eq!(catalog.relation(b"t"), Verdict::Unsafe);
+        assert_eq!(catalog.relation(b"pg_class"), Verdict::Safe);
+        assert_eq!(catalog.relation(b"pg_locks"), Verdict::Unsafe);
+        assert_eq!(catalog.function(b"lower"), Verdict::Unknown);
+        assert_eq!(catalog.attribute(b"f"), Verdict::Unsafe);
+        assert_eq!((catalog.operator(b"="), catalog.operator(b"<->")), (Verdict::Safe, Verdict::Unsafe));
+        assert!(!catalog.is_plain(b"t") && !catalog.is_plain_attribute(b"t"));
     }
 
     #[test]

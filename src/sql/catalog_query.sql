@@ -1,7 +1,9 @@
 -- What the names of this database mean to a replica: rows (kind, name).
 --
 -- pg_depend does not record that a view needs one of PostgreSQL's own functions, so the stored
--- parse trees of views and policies are searched for the functions and relations they use.
+-- parse trees of views and policies are searched for the functions and relations they use. For
+-- PostgreSQL's own views, three quarters of that work, this is done once per connection: the rows
+-- ('system_relation', oid) of the first time ($1 null) are given back as $1 from then on.
 WITH RECURSIVE
 -- Functions that must not run on a replica. The two lists are those of
 -- docs/catalog/builtin_functions.sql, but for pg_my_temp_schema: the views of information_schema
@@ -69,6 +71,8 @@ tree AS (
     JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind = 'v' AND r.ev_type = '1' AND n.nspname <> 'information_schema'
+      -- Those that initdb makes have smaller numbers (FirstNormalObjectId).
+      AND ($1::oid[] IS NULL OR c.oid >= 16384)
     UNION ALL
     SELECT p.polrelid, p.polqual::text
     FROM pg_catalog.pg_policy p
@@ -86,6 +90,8 @@ bad_relation (oid) AS (
     SELECT c.oid
     FROM pg_catalog.pg_class c
     WHERE c.relkind IN ('S', 'f') OR (c.relpersistence = 'u' AND c.relkind IN ('r', 'p'))
+    UNION
+    SELECT unnest($1::oid[])
     UNION
     SELECT u.relation
     FROM used u
@@ -140,6 +146,10 @@ FROM (
       AND c.relnamespace NOT IN (
           SELECT n.oid FROM pg_catalog.pg_namespace n
           WHERE n.nspname IN ('pg_catalog', 'information_schema'))
+    UNION ALL
+    SELECT 'system_relation', b.oid::text::name
+    FROM bad_relation b
+    WHERE $1::oid[] IS NULL AND b.oid < 16384
     UNION ALL
     SELECT 'unsafe_relation', t.typname
     FROM bad_type t

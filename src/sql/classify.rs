@@ -186,7 +186,7 @@ fn explained_verb<'a>(walk: &mut Walk<'a, '_>, key: Key) -> Command<'a> {
             return prepared(&mut walk.cursor, key);
         }
         Key::Declare => walk.raise(Reason::SessionState),
-        Key::Create => create(walk),
+        Key::Create => return create(walk),
         _ => walk.raise(Reason::Write),
     }
     Command::Other
@@ -217,18 +217,20 @@ fn verb<'a>(walk: &mut Walk<'a, '_>, key: Key) -> Command<'a> {
             }
             plain(walk, Reason::Write, if sets { Effects::UNKNOWN_SETTINGS } else { Effects::OPAQUE })
         }
-        Key::Create => {
-            create(walk);
-            Command::Other
+        Key::Create => create(walk),
+        Key::Alter | Key::Drop => {
+            plain(walk, Reason::Write, Effects::DDL);
+            if !walk.cursor.take_word("database") {
+                return Command::Other;
+            }
+            if walk.cursor.take_word("if") {
+                walk.cursor.take_word("exists");
+            }
+            database(walk)
         }
-        Key::Alter
-        | Key::Drop
-        | Key::Grant
-        | Key::Revoke
-        | Key::Comment
-        | Key::Security
-        | Key::Reassign
-        | Key::Import => plain(walk, Reason::Write, Effects::DDL),
+        Key::Grant | Key::Revoke | Key::Comment | Key::Security | Key::Reassign | Key::Import => {
+            plain(walk, Reason::Write, Effects::DDL)
+        }
         Key::Lock => plain(walk, Reason::Lock, Effects::default()),
         Key::Load => plain(walk, Reason::SessionState, Effects::LOAD),
         Key::Declare | Key::Fetch | Key::Move | Key::Close => {
@@ -281,7 +283,7 @@ fn explain<'a>(walk: &mut Walk<'a, '_>) -> Command<'a> {
 }
 
 /// Temporary objects concern the session alone, all others the catalog.
-fn create(walk: &mut Walk<'_, '_>) {
+fn create<'a>(walk: &mut Walk<'a, '_>) -> Command<'a> {
     walk.raise(Reason::Write);
     if walk.cursor.take_word("or") {
         walk.cursor.take_word("replace");
@@ -289,6 +291,40 @@ fn create(walk: &mut Walk<'_, '_>) {
     walk.cursor.take_any(&["local", "global"]);
     let temporary = walk.cursor.take_any(&["temp", "temporary"]);
     walk.leave(if temporary { Effects::TEMPORARY } else { Effects::DDL });
+    if walk.cursor.take_word("database") {
+        while !walk.cursor.at_end() && !walk.cursor.take_word("template") {
+            walk.cursor.take();
+        }
+        if walk.cursor.peek().kind == Kind::Operator {
+            walk.cursor.take();
+        }
+        return database(walk);
+    }
+    if walk.cursor.at_word("table")
+        && let Some(name) = executed(walk.cursor.clone())
+    {
+        walk.leave(Effects::SQL_PREPARE);
+        return Command::Execute(name);
+    }
+    Command::Other
+}
+
+fn database<'a>(walk: &mut Walk<'a, '_>) -> Command<'a> {
+    let Some(name) = walk.cursor.take_name() else { return Command::Other };
+    walk.leave(Effects::DATABASE);
+    Command::Database(name)
+}
+
+/// The statement of CREATE TABLE ... AS EXECUTE.
+fn executed(mut cursor: Cursor<'_>) -> Option<&[u8]> {
+    while !cursor.at_end() {
+        if !cursor.take_word("as") {
+            cursor.take();
+        } else if cursor.take_word("execute") {
+            return cursor.take_name();
+        }
+    }
+    None
 }
 
 fn transactional<'a>(walk: &mut Walk<'a, '_>, key: Key) -> Command<'a> {

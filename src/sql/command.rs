@@ -88,6 +88,9 @@ impl Effects {
     /// known to be safe.
     pub const OPAQUE: Self = Self(1 << 14);
 
+    /// [`Command::Database`].
+    pub const DATABASE: Self = Self(1 << 15);
+
     /// Whether any bit of `other` is set.
     #[must_use]
     pub const fn has(self, other: Self) -> bool {
@@ -199,6 +202,8 @@ pub enum Command<'a> {
     Show(Setting<'a>),
     /// DISCARD.
     Discard(Discard),
+    /// DROP or ALTER DATABASE, or CREATE DATABASE with this one as its template: nobody else may be connected to it.
+    Database(&'a [u8]),
     /// SQL PREPARE, with the statement's name.
     Prepare(&'a [u8]),
     /// SQL EXECUTE, with the statement's name.

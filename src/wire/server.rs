@@ -1,6 +1,9 @@
 //! Views of the messages that a server sends.
 
+use std::hash::{BuildHasher as _, Hasher as _};
+
 use bytes::BytesMut;
+use foldhash::fast::FixedState;
 
 use super::build;
 use super::frame::cstr;
@@ -164,6 +167,22 @@ impl<'a> Fields<'a> {
     pub fn is_fatal(self) -> bool {
         matches!(self.get(b'V'), Some(b"FATAL" | b"PANIC"))
     }
+}
+
+/// A number for what a RowDescription says of names and types, by which a client reads the rows; 0 for the body of
+/// NoData. Tables and formats are left out: a table that was made anew gives the same rows.
+#[must_use]
+pub fn row_shape(body: &[u8]) -> u64 {
+    let mut hasher = FixedState::default().build_hasher();
+    let Some((_, mut rest)) = body.split_at_checked(2) else { return 0 };
+    while let Some((name, behind)) = cstr(rest) {
+        // Table (4), column (2), type (4), length (2), modifier (4), format (2).
+        let (Some(kind), Some(next)) = (behind.get(6..16), behind.get(18..)) else { break };
+        hasher.write(name);
+        hasher.write(kind);
+        rest = next;
+    }
+    hasher.finish().max(1)
 }
 
 /// Name and value of a ParameterStatus.

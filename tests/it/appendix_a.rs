@@ -55,10 +55,11 @@ async fn every_statement_goes_to_the_node_it_belongs_on() {
     cluster.primary().execute(OBJECTS).await.unwrap();
     cluster.wait_caught_up().await.unwrap();
     let proxy = Proxy::start(&cluster).await;
-    proxy.wait_catalog("postgres", "SELECT st()").await;
+    proxy.wait_catalog("postgres").await;
     let mut replicas = HashSet::new();
     for line in include_str!("appendix_a.tsv").lines() {
         let [_, name, sql, expected] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        proxy.wait_catalog("postgres").await;
         let client = proxy.connect().await;
         let outcome = run(&client, sql).await;
         let code = outcome.as_ref().err().and_then(|e| e.as_db_error()).map(|e| e.code().code().to_owned());

@@ -73,6 +73,7 @@ pub(crate) async fn same_both_ways(program: impl Fn() -> Command, script: &str, 
     database(&direct).await;
     database(&through).await;
     let proxy = Proxy::start(shared()).await;
+    proxy.wait_catalog(&through).await;
     let expected = client(program(), script, shared().primary().port, &direct);
     let found = client(program(), script, proxy.port, &through);
     assert_eq!(found, expected);

@@ -250,6 +250,28 @@ async fn a_server_lost_inside_a_transaction_is_told_and_the_session_goes_on() {
     }
 }
 
+/// A database that was used through the proxy, as that of a test run, can be dropped, copied and renamed through it.
+#[tokio::test]
+async fn databases_are_dropped_copied_and_renamed() {
+    let proxy = Proxy::start(shared()).await;
+    let admin = proxy.connect().await;
+    for round in 0..2 {
+        admin.batch_execute("CREATE DATABASE passing").await.unwrap();
+        let client = proxy.connect_to("passing").await;
+        client.batch_execute("CREATE TABLE t (x int)").await.unwrap();
+        assert_eq!(value(&client, "SELECT count(*) FROM t").await, "0");
+        drop(client);
+        admin.batch_execute("CREATE DATABASE copied TEMPLATE passing").await.unwrap();
+        admin.batch_execute("ALTER DATABASE passing RENAME TO renamed").await.unwrap();
+        for name in ["copied", "renamed"] {
+            admin
+                .batch_execute(&format!("DROP DATABASE {name}"))
+                .await
+                .unwrap_or_else(|e| panic!("{round}: {e:?}"));
+        }
+    }
+}
+
 /// A base backup and its WAL come through, by the primary's own replication protocol.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replication_connections_reach_the_primary() {
@@ -278,7 +300,8 @@ async fn replication_connections_reach_the_primary() {
     let mut consumer = logical.args(["--no-loop", "-f", "-"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(consumer.stdout.take().unwrap()).lines();
     let began = Instant::now();
-    while value(&client, "SELECT count(*) FROM pg_stat_replication_slots").await == "0" {
+    let ready = "SELECT count(*) FROM pg_replication_slots WHERE confirmed_flush_lsn IS NOT NULL";
+    while value(&client, ready).await == "0" {
         assert!(began.elapsed() < PATIENCE, "no slot is made");
     }
     client.batch_execute("CREATE TABLE decoded AS SELECT 42 AS x; DROP TABLE decoded").await.unwrap();

@@ -186,6 +186,34 @@ async fn prepared_statements_follow_their_client() {
     assert_eq!(sqlstate(&a, "EXECUTE mine").await, "26000");
 }
 
+/// PostgreSQL refuses to run a prepared statement whose columns have changed since it was described: its client would
+/// read the new rows by the old types. So it is here, whichever connection gets to run it.
+#[tokio::test]
+async fn a_statement_that_gives_other_columns_than_its_client_was_told_is_refused() {
+    database("pooling_shapes").await;
+    let proxy = Proxy::start(shared()).await;
+    let other = proxy.connect_to("pooling_shapes").await;
+    other.batch_execute("CREATE TABLE t AS SELECT 1 AS a; CREATE TABLE u AS SELECT 1 AS a").await.unwrap();
+    let mut client = proxy.connect_to("pooling_shapes").await;
+    client.batch_execute("SET tidegate.consistency = read_your_writes").await.unwrap();
+    let stale = client.prepare("SELECT * FROM t").await.unwrap();
+    let good = client.prepare("SELECT * FROM u").await.unwrap();
+    assert_eq!(client.query_one(&stale, &[]).await.unwrap().get::<_, i32>(0), 1);
+    other.batch_execute("ALTER TABLE t ALTER COLUMN a TYPE float4").await.unwrap();
+    let refused = |error: tokio_postgres::Error| error.code().unwrap().code().to_owned();
+    for _ in 0..8 {
+        assert_eq!(refused(client.query_one(&stale, &[]).await.unwrap_err()), "0A000");
+        assert_eq!(client.query_one(&good, &[]).await.unwrap().get::<_, i32>(0), 1);
+    }
+    // In a transaction, which has failed then.
+    let transaction = client.transaction().await.unwrap();
+    assert_eq!(refused(transaction.query_one(&stale, &[]).await.unwrap_err()), "0A000");
+    assert_eq!(refused(transaction.query_one(&good, &[]).await.unwrap_err()), "25P02");
+    drop(transaction);
+    let fresh = client.prepare("SELECT * FROM t").await.unwrap();
+    assert!((client.query_one(&fresh, &[]).await.unwrap().get::<_, f32>(0) - 1.0).abs() < f32::EPSILON);
+}
+
 /// What code in the database sets stays with the session that ran it, where its text shows that it sets anything; and
 /// in no case does anybody else find it.
 #[tokio::test]
@@ -207,7 +235,7 @@ async fn what_functions_set_reaches_nobody_else() {
         .await
         .unwrap();
     shared().wait_caught_up().await.unwrap();
-    proxy.wait_catalog("pooling_functions", "SELECT public.probe()").await;
+    proxy.wait_catalog("pooling_functions").await;
     let path = "SELECT current_schemas(false)::text, nullif(current_setting('app.t', true), '')";
     drop(setup);
     for (statement, stays) in [

@@ -15,6 +15,7 @@ const PORT: &str = "SELECT inet_server_port()";
 #[tokio::test]
 async fn reads_alternate_and_shares_are_equal() {
     let proxy = Proxy::with(shared(), &PATIENT).await;
+    proxy.wait_catalog("postgres").await;
     let client = proxy.connect().await;
     client.batch_execute("SET tidegate.consistency = read_your_writes").await.unwrap();
     let mut last = value(&client, PORT).await;
@@ -36,7 +37,8 @@ async fn reads_alternate_and_shares_are_equal() {
         let client = proxy.connect().await;
         *shares.entry(value(&client, PORT).await).or_default() += 1;
     }
-    assert_eq!(shares.values().copied().collect::<Vec<_>>(), [20, 20], "{shares:?}");
+    // Each worker has a round of its own, which may begin with either.
+    assert!(shares.values().all(|share| (18..=22).contains(share)) && shares.len() == 2, "{shares:?}");
 }
 
 #[tokio::test]
@@ -45,11 +47,6 @@ async fn the_previous_route_is_told_with_its_reason() {
     let proxy = Proxy::with(shared(), &PATIENT).await;
     let client = proxy.connect_to("routing_why").await;
     let primary = format!("127.0.0.1:{}", shared().primary().port);
-    // Until the catalog is read, it is the reason.
-    while {
-        client.batch_execute("SELECT count(*) FROM pg_locks").await.unwrap();
-        last_route(&client).await.2 == "catalog_unknown"
-    } {}
     for (sql, role, why) in [
         ("CREATE TABLE t (id int)", "primary", "write"),
         ("SELECT * FROM t", "replica", "read"),
@@ -63,6 +60,7 @@ async fn the_previous_route_is_told_with_its_reason() {
         ("SELECT * FROM pg_stat_activity", "primary", "relation"),
         ("SET work_mem = '2MB'", "primary", "session_state"),
     ] {
+        proxy.wait_catalog("routing_why").await;
         let _ = client.simple_query(sql).await;
         let (node, r, w) = last_route(&client).await;
         assert_eq!((r.as_str(), w.as_str()), (role, why), "{sql}");
@@ -73,6 +71,7 @@ async fn the_previous_route_is_told_with_its_reason() {
 #[tokio::test]
 async fn a_route_can_be_demanded() {
     let proxy = Proxy::with(shared(), &PATIENT).await;
+    proxy.wait_catalog("postgres").await;
     let client = proxy.connect().await;
     client.batch_execute("SET tidegate.route = primary").await.unwrap();
     assert_eq!(value(&client, PORT).await, shared().primary().port.to_string());
@@ -153,7 +152,7 @@ async fn a_read_that_a_standby_refuses_runs_on_the_primary_and_is_remembered() {
         )
         .await
         .unwrap();
-    proxy.wait_catalog("routing_heal", "SELECT 1 WHERE false AND lies(1) = 1").await;
+    proxy.wait_catalog("routing_heal").await;
     assert_eq!(value(&client, "SELECT lies(10)").await, "11");
     assert_eq!(last_route(&client).await.2, "healed");
     assert_eq!(proxy.metric("tidegate_healed_total", &[]).await, 1.0);
@@ -166,10 +165,41 @@ async fn a_read_that_a_standby_refuses_runs_on_the_primary_and_is_remembered() {
     assert_eq!(value(&client, "SELECT count(*) FROM t").await, "3", "each ran once");
 }
 
+/// From the moment at which a definition has changed until the catalog has been read again, names mean nothing.
+#[tokio::test]
+async fn nobody_goes_by_what_names_meant_before_a_change() {
+    database("routing_definitions").await;
+    let variables = [("TIDEGATE_FRESHNESS_REPLICA_WAIT", "2s")];
+    let proxy = Proxy::with(shared(), &variables).await;
+    let client = proxy.connect_to("routing_definitions").await;
+    client
+        .batch_execute("CREATE FUNCTION f() RETURNS bool STABLE AS 'SELECT true' LANGUAGE sql")
+        .await
+        .unwrap();
+    proxy.wait_catalog("routing_definitions").await;
+    for n in 0..10 {
+        client
+            .batch_execute(&format!("CREATE SEQUENCE s{n}; ALTER SEQUENCE s{n} RENAME TO t{n}"))
+            .await
+            .unwrap();
+        client.batch_execute(&format!("SELECT nextval('t{n}')")).await.unwrap();
+        // A replica has the sequence as its WAL has it: 32 values ahead.
+        assert_eq!(value(&client, &format!("SELECT last_value FROM t{n}")).await, "1");
+    }
+    client
+        .batch_execute("CREATE OR REPLACE FUNCTION f() RETURNS bool VOLATILE AS 'SELECT pg_try_advisory_lock(7)' LANGUAGE sql")
+        .await
+        .unwrap();
+    assert_eq!(value(&client, "SELECT f()").await, "t");
+    assert_eq!(last_route(&client).await.1, "primary");
+    proxy.wait_catalog("routing_definitions").await;
+}
+
 #[tokio::test]
 async fn reads_go_on_without_replicas_and_come_back() {
     let cluster = Cluster::start(1).unwrap();
     let proxy = Proxy::start(&cluster).await;
+    proxy.wait_catalog("postgres").await;
     let client = proxy.connect().await;
     let primary = cluster.primary().port.to_string();
     assert_ne!(value(&client, PORT).await, primary);

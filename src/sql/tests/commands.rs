@@ -196,6 +196,23 @@ fn texts_are_split_where_the_server_splits_them() {
 }
 
 #[test]
+fn databases_that_must_be_empty_are_named() {
+    for (text, name) in [
+        ("drop database if exists \"Odd\" with (force)", Some("\"Odd\"")),
+        ("alter database a rename to b", Some("a")),
+        ("create database b with owner = x template = c", Some("c")),
+        ("create database b template c", Some("c")),
+        ("create database b", None),
+    ] {
+        let found = match class_of(text).first {
+            Command::Database(name) => Some(name),
+            _ => None,
+        };
+        assert_eq!(found, name.map(str::as_bytes), "{text}");
+    }
+}
+
+#[test]
 fn a_text_is_counted_and_judged_as_a_whole() {
     use crate::sql::{Access, Reason};
     let class = class_of("");
