@@ -22,6 +22,10 @@ pub enum Method {
     Trust,
     /// SCRAM-SHA-256 against [`Users`].
     Scram,
+    /// md5.
+    Md5,
+    /// clear.
+    Password,
 }
 
 /// How a login begins.
@@ -151,7 +155,7 @@ impl ClientLogin {
                 authentication_ok(&mut out);
                 Ok(Start::Done(LoggedIn { messages: out.to_vec(), credential: password }))
             }
-            Method::Scram => Ok(Start::Ask {
+            Method::Md5 | Method::Password | Method::Scram => Ok(Start::Ask {
                 message: sasl(10, format!("{MECHANISM}\0\0").as_bytes()).to_vec(),
                 login: Box::new(Self {
                     user: user.to_owned(),

@@ -15,6 +15,8 @@ pub mod credential;
 pub mod scram;
 pub mod md5;
 pub mod users;
+pub mod rules;
+pub mod ident;
 pub mod client_login;
 pub mod server_login;
 
@@ -23,6 +25,8 @@ mod tests;
 
 pub use client_login::{AuthError, ClientLogin, ClientStep, LoggedIn, Method, Start};
 pub use credential::Credential;
+pub use ident::IdentMaps;
+pub use rules::{Applicant, ClientCert, Denial, LineError, Rule, RuleMethod, Rules, Transport};
 pub use scram::message::Nonce;
 pub use server_login::{BackendKey, LoginError, ServerLogin, ServerReady, Step};
 pub use users::{Users, UsersError};
