@@ -9,7 +9,7 @@ use rand::Rng;
 use tokio::time::timeout;
 
 use super::connection::Connection;
-use crate::auth::{Credential, LoginError, Nonce, ServerLogin, Step};
+use crate::auth::{Channel, Credential, LoginError, Nonce, ServerLogin, Step};
 use crate::config::settings::NodeSettings;
 use crate::net::{Stream, invalid_data};
 use crate::session::{Replies, ServerStatements, SettingsMap};
@@ -77,17 +77,21 @@ async fn connect(target: Target<'_>) -> Result<Connection, DialError> {
     buffer.clear();
     let mut random = [0; Nonce::RAW_LEN];
     rand::rng().fill_bytes(&mut random);
-    let mut login = ServerLogin::new(target.user, target.credential, Nonce::new(random));
+    let mut login = ServerLogin::new(target.user, target.credential, Nonce::new(random), Channel::Plain);
     loop {
         while let Some(frame) = Frame::peek(&buffer).map_err(invalid_data)? {
             if frame.len > MAX_LOGIN_MESSAGE {
                 return Err(invalid_data("a message too long for a login").into());
             }
             let Some(body) = frame.body(&buffer) else { break };
-            let step = login.on_message(frame.tag, body)?;
+            let mut step = login.on_message(frame.tag, body)?;
             buffer.advance(frame.len);
+            if let Step::Hash(job) = step {
+                step = login.on_hashed(job.run())?;
+            }
             match step {
-                Step::Continue => {}
+                // One password, one hash.
+                Step::Continue | Step::Hash(_) => {}
                 Step::Send(message) => stream.write_all(&message).await?,
                 Step::Ready(ready) => {
                     let (pid, key) = ready.key.map_or((0, Vec::new()), |k| (k.pid, k.secret));
