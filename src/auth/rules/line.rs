@@ -29,21 +29,21 @@ impl Line {
     /// # Errors
     /// It is more than one line, or a word asks for another file.
     pub(crate) fn read(number: usize, text: &str) -> Result<Option<Self>, LineError> {
+        let text = text.trim_end_matches(['\r', '\n']);
+        // What stands behind a line break would pass for options, or be lost in a comment.
+        if let Some((_, second)) = text.split_once('\n') {
+            let word = second.split_whitespace().next().unwrap_or_default().to_owned();
+            let problem = "there is a line break before it; give each line as a string of its own";
+            return Err(LineError { line: number, word, problem });
+        }
         let fields = fields(text);
         let Some(first) = fields.iter().flatten().next() else { return Ok(None) };
-        let line = Self { number, last: first.text.clone(), rest: Vec::new().into_iter() };
-        // The second line would pass for options of the first, or be lost in its comment.
-        if text.contains('\n') {
-            return Err(
-                line.error(first, "there is a line break behind it; give each line as a string of its own")
-            );
-        }
+        let last = first.text.clone();
         if let Some(file) = fields.iter().flatten().find(|t| t.begins('@') && t.text.len() > 1) {
-            return Err(
-                line.error(file, "other files are not read; write the names here, with commas between")
-            );
+            let problem = "other files are not read; write the names here, with commas between";
+            return Err(LineError { line: number, word: file.text.clone(), problem });
         }
-        Ok(Some(Self { rest: fields.into_iter(), ..line }))
+        Ok(Some(Self { number, rest: fields.into_iter(), last }))
     }
 
     /// The next field's words; at least one.
@@ -51,12 +51,10 @@ impl Line {
     /// # Errors
     /// There is none: `missing` says what should stand there.
     pub(crate) fn many(&mut self, missing: &'static str) -> Result<Field, LineError> {
-        let field = self.next().ok_or_else(|| LineError {
-            line: self.number,
-            word: self.last.clone(),
-            problem: missing,
-        })?;
-        Ok(field)
+        match self.next() {
+            Some(field) => Ok(field),
+            None => Err(LineError { line: self.number, word: self.last.clone(), problem: missing }),
+        }
     }
 
     /// The next field, which has one word only.

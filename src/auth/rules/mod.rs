@@ -4,8 +4,8 @@
 //! What Tidegate cannot judge is an error and never skipped: a rule that fits nobody could be the
 //! `reject` that somebody counts on.
 //!
-//! Reading order: [`token`] (a line's words), [`line`] (a line's fields, and what is wrong with
-//! them), [`address`], [`rule`] (one rule), [`parse`] (a line into a rule), [`denial`] (how a
+//! Reading order: `token` (a line's words), [`mod@line`] (a line's fields, and what is wrong with
+//! them), [`address`], [`rule`] (one rule), `parse` (a line into a rule), [`denial`] (how a
 //! client is told).
 
 pub(crate) mod token;

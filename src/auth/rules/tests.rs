@@ -38,7 +38,7 @@ fn the_first_rule_that_fits_counts() {
         "host     shop,\"my db\" anna,bert 192.168.0.0 255.255.0.0 scram # staff",
         "hostnossl all     all       127.0.0.1/32   trust",
         "host     sameuser all       ::1/128        md5",
-        "host replication  copy      all            scram-sha-256",
+        "host replication  copy      all            scram-sha-256\r\n",
     ]);
     let wanted = [
         ("admin@x 10.1.1.1 tls", 2),
@@ -168,7 +168,8 @@ fn lines_that_cannot_be_kept_are_named_with_a_remedy() {
         ("hostssl all all all cert clientname=DN", "clientname=DN", "clientname=CN"),
         ("host all all all trust please", "please", "name=value"),
         ("host all all all scram radiussecrets=hush", "radiussecrets", "map or clientcert"),
-        ("host all all all trust\nhost all all all reject", "host", "string of its own"),
+        ("host all all all trust\nhostssl all all all reject", "hostssl", "string of its own"),
+        ("# closed\nhost all all all reject", "host", "string of its own"),
     ] {
         let error = Rules::parse(&["# one", line]).unwrap_err();
         assert_eq!((error.line, error.word.as_str()), (2, word), "{line}");
