@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::md5::Md5Hash;
 use super::scram::key::ScramKeys;
 
 /// A secret that opens a PostgreSQL server for one user.
@@ -9,9 +10,11 @@ use super::scram::key::ScramKeys;
 pub enum Credential {
     /// The clear password: good for every method.
     Password(String),
-    /// Keys recovered from a client's own SCRAM login: good for SCRAM only, and only where the
-    /// server holds the same verifier (salt and iterations included) as our configuration.
+    /// Keys recovered from a client's own login: good for SCRAM only, and only where the
+    /// server holds the same verifier (salt and iterations included) as the login was checked by.
     ScramKeys(ScramKeys),
+    /// The hash that a server stores of the password: good for md5 only.
+    Md5(Md5Hash),
 }
 
 impl fmt::Debug for Credential {
@@ -19,6 +22,7 @@ impl fmt::Debug for Credential {
         f.write_str(match self {
             Self::Password(_) => "Password(..)",
             Self::ScramKeys(_) => "ScramKeys(..)",
+            Self::Md5(_) => "Md5(..)",
         })
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use super::Credential;
+use super::md5::Md5Hash;
 use super::scram::key::{Iterations, SALT_LEN, Verifier};
-use super::scram::message::Nonce;
-use super::scram::server::{MockSecret, ServerExchange};
+use super::scram::server::MockSecret;
+use super::{Credential, Stored};
 
 /// The configured users. Immutable: a reload makes a new one.
 pub struct Users {
@@ -14,10 +14,10 @@ pub struct Users {
     mock: MockSecret,
 }
 
-/// One user's secret.
-#[derive(Clone)]
+/// What a user's logins are checked by, wherever we have it from. The default is nobody's.
+#[derive(Clone, Default)]
 pub struct User {
-    verifier: Verifier,
+    stored: Stored,
     /// Kept only where the configuration has it: servers may ask for it.
     password: Option<String>,
 }
@@ -49,17 +49,11 @@ pub enum UsersError {
         /// The user's name.
         name: String,
     },
-    /// The secret is an md5 hash, which cannot answer for SCRAM.
-    #[error("user {name:?}: the secret is an md5 hash; give the clear password or a SCRAM-SHA-256 verifier")]
-    Md5 {
-        /// The user's name.
-        name: String,
-    },
 }
 
 impl Users {
-    /// Makes the list from `(name, secret)`, where a secret is a clear password or the text of a
-    /// verifier (`pg_authid.rolpassword`). `random` fills its argument with random bytes: the salts
+    /// Makes the list from `(name, secret)`, where a secret is a clear password, or the text of a
+    /// verifier or an md5 hash (`pg_authid.rolpassword`). `random` fills its argument with random bytes: the salts
     /// of clear passwords, and the secret behind the salts of unknown users. A clear password costs
     /// about a millisecond.
     ///
@@ -104,12 +98,10 @@ impl Users {
         self.by_name.is_empty()
     }
 
-    /// Starts an exchange that proves who the client is; one that always fails if there is no such user.
-    pub(super) fn exchange(&self, name: &str, nonce: Nonce) -> ServerExchange {
-        match self.get(name) {
-            Some(user) => ServerExchange::new(&user.verifier, nonce),
-            None => ServerExchange::mock(&self.mock, name, nonce),
-        }
+    /// What the salts of unknown users are made of.
+    #[must_use]
+    pub const fn mock(&self) -> &MockSecret {
+        &self.mock
     }
 }
 
@@ -119,25 +111,31 @@ impl User {
         if secret.is_empty() || secret.contains('\0') {
             return Err(UsersError::Secret { name: name() });
         }
-        if is_md5(&secret) {
-            return Err(UsersError::Md5 { name: name() });
+        if let Some(hash) = Md5Hash::parse(&secret) {
+            return Ok(Self::from_stored(Stored::Md5(hash)));
         }
         if secret.starts_with(Verifier::PREFIX) {
             let verifier = Verifier::parse(&secret).map_err(|_| UsersError::Verifier { name: name() })?;
-            return Ok(Self { verifier, password: None });
+            return Ok(Self::from_stored(Stored::Scram(verifier)));
         }
         let mut salt = [0; SALT_LEN];
         random(&mut salt);
         Ok(Self {
-            verifier: Verifier::from_password(&secret, &salt, Iterations::default()),
+            stored: Stored::Scram(Verifier::from_password(&secret, &salt, Iterations::default())),
             password: Some(secret),
         })
     }
 
+    /// A user of whom a database has told what it stores.
+    #[must_use]
+    pub const fn from_stored(stored: Stored) -> Self {
+        Self { stored, password: None }
+    }
+
     /// What checks this user's logins.
     #[must_use]
-    pub const fn verifier(&self) -> &Verifier {
-        &self.verifier
+    pub const fn stored(&self) -> &Stored {
+        &self.stored
     }
 
     /// The clear password as a credential, if the configuration has it.
@@ -145,13 +143,6 @@ impl User {
     pub fn password(&self) -> Option<Credential> {
         self.password.clone().map(Credential::Password)
     }
-}
-
-/// PostgreSQL's `get_password_type`: `md5` and 32 hexadecimal digits.
-fn is_md5(secret: &str) -> bool {
-    secret
-        .strip_prefix("md5")
-        .is_some_and(|hex| hex.len() == 32 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 impl fmt::Debug for Users {
@@ -181,18 +172,23 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_a_password_or_a_verifier() {
+    fn a_secret_is_a_password_or_a_verifier_or_a_hash() {
         let text = Verifier::from_password("b", b"salt", Iterations::default()).to_text();
-        let users = make(&[("anna", "a"), ("bert", &text), ("carl", "a")]).unwrap();
-        assert_eq!(users.len(), 3);
+        let md5 = "md5b52328d7451bfeace80c4b8c338106f9";
+        let users = make(&[("anna", "a"), ("bert", &text), ("carl", "a"), ("dora", md5)]).unwrap();
+        assert_eq!(users.len(), 4);
         let anna = users.get("anna").unwrap();
         assert_eq!(anna.password(), Some(Credential::Password("a".to_owned())));
         let bert = users.get("bert").unwrap();
         assert_eq!(bert.password(), None);
-        assert_eq!(bert.verifier().to_text(), text);
+        assert_eq!(*bert.stored(), Stored::parse(Some(&text)));
         // Salts differ, so that equal passwords do not show.
-        assert_ne!(anna.verifier(), users.get("carl").unwrap().verifier());
-        assert!(users.get("dora").is_none());
+        assert!(matches!(anna.stored(), Stored::Scram(_)));
+        assert_ne!(anna.stored(), users.get("carl").unwrap().stored());
+        let dora = users.get("dora").unwrap();
+        assert_eq!(dora.password(), None);
+        assert_eq!(*dora.stored(), Stored::Md5(Md5Hash::of("m", b"secret")));
+        assert!(users.get("emil").is_none());
     }
 
     #[test]
@@ -206,7 +202,6 @@ mod tests {
             (vec![("x", "")], UsersError::Secret { name: of("x") }),
             (vec![("x", "a\0")], UsersError::Secret { name: of("x") }),
             (vec![("x", cut)], UsersError::Verifier { name: of("x") }),
-            (vec![("x", "md5b52328d7451bfeace80c4b8c338106f9")], UsersError::Md5 { name: of("x") }),
             (vec![("x", "a"), ("x", "b")], UsersError::Twice { name: of("x") }),
         ] {
             assert_eq!(make(&entries).unwrap_err(), wanted);

@@ -7,7 +7,9 @@ use rand::Rng;
 
 use super::cancel::Handle;
 use super::worker::Worker;
-use crate::auth::{ClientLogin, ClientStep, Credential, LoggedIn, Method, Nonce, Start};
+use crate::auth::{
+    Claimant, ClientLogin, ClientStep, Credential, LoggedIn, Method, Nonce, Random, Start, User,
+};
 use crate::config::settings::AuthMethod;
 use crate::net::tls::{ALPN, Session};
 use crate::net::{Acceptor, Stream};
@@ -206,7 +208,14 @@ async fn log_in(
     let mut random = [0; Nonce::RAW_LEN];
     rand::rng().fill_bytes(&mut random);
     let refused = |error: crate::auth::AuthError| Some(error.report());
-    let start = ClientLogin::start(method, user, &worker.users(), Nonce::new(random)).map_err(refused)?;
+    let mut md5_salt = [0; 4];
+    rand::rng().fill_bytes(&mut md5_salt);
+    let random = Random { nonce: Nonce::new(random), md5_salt };
+    let users = worker.users();
+    let nobody = User::default();
+    let known = users.get(user).unwrap_or(&nobody);
+    let claimant = Claimant { name: user, user: known, mock: users.mock(), end_point: None };
+    let start = ClientLogin::start(method, claimant, random).map_err(refused)?;
     let (mut login, message) = match start {
         Start::Done(done) => return let_in(stream, out, done).await,
         Start::Ask { login, message } => (login, message),
@@ -226,11 +235,16 @@ async fn log_in(
             }
             more(stream, input).await?;
         };
-        let step = login.on_message(frame.tag, frame.body(input).unwrap_or_default()).map_err(refused)?;
+        let mut step = login.on_message(frame.tag, frame.body(input).unwrap_or_default()).map_err(refused)?;
         input.advance(frame.len);
+        if let ClientStep::Hash(job) = step {
+            step = login.on_hashed(job.run()).map_err(refused)?;
+        }
         match step {
             ClientStep::Send(message) => out.extend_from_slice(&message),
             ClientStep::Done(done) => return let_in(stream, out, done).await,
+            // One password, one hash.
+            ClientStep::Hash(_) => return Err(malformed()),
         }
     }
 }

@@ -9,7 +9,7 @@ use rand::Rng;
 use tokio::time::timeout;
 
 use super::connection::Connection;
-use crate::auth::{Credential, LoginError, Nonce, ServerLogin, Step};
+use crate::auth::{Channel, Credential, EndPoint, LoginError, Nonce, ServerLogin, Step};
 use crate::net::{Connector, Way, invalid_data};
 use crate::session::{Replies, ServerStatements, SettingsMap};
 use crate::topology::NodeId;
@@ -89,17 +89,26 @@ async fn connect_by(way: Way, target: &Target<'_>) -> Result<Connection, DialErr
     buffer.clear();
     let mut random = [0; Nonce::RAW_LEN];
     rand::rng().fill_bytes(&mut random);
-    let mut login = ServerLogin::new(target.user, target.credential.clone(), Nonce::new(random));
+    let channel = match stream.tls() {
+        Some(tls) => Channel::Tls(tls.end_point().as_deref().and_then(EndPoint::new)),
+        None => Channel::Plain,
+    };
+    let credential = target.credential.clone();
+    let mut login = ServerLogin::new(target.user, credential, Nonce::new(random), channel);
     loop {
         while let Some(frame) = Frame::peek(&buffer).map_err(invalid_data)? {
             if frame.len > MAX_LOGIN_MESSAGE {
                 return Err(invalid_data("a message too long for a login").into());
             }
             let Some(body) = frame.body(&buffer) else { break };
-            let step = login.on_message(frame.tag, body)?;
+            let mut step = login.on_message(frame.tag, body)?;
             buffer.advance(frame.len);
+            if let Step::Hash(job) = step {
+                step = login.on_hashed(job.run())?;
+            }
             match step {
-                Step::Continue => {}
+                // One password, one hash.
+                Step::Continue | Step::Hash(_) => {}
                 Step::Send(message) => stream.write_all(&message).await?,
                 Step::Ready(ready) => {
                     let (pid, key) = ready.key.map_or((0, Vec::new()), |k| (k.pid, k.secret));

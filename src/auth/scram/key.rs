@@ -107,8 +107,13 @@ impl ScramKeys {
     /// 4096 iterations.
     #[must_use]
     pub fn from_password(password: &str, salt: &[u8], iterations: Iterations) -> Self {
-        let prepared = saslprep::prepare(password);
-        let salted = salted_password(prepared.as_bytes(), salt, iterations);
+        Self::from_bytes(password.as_bytes(), salt, iterations)
+    }
+
+    /// The same for a password that may be no text.
+    #[must_use]
+    pub fn from_bytes(password: &[u8], salt: &[u8], iterations: Iterations) -> Self {
+        let salted = salted_password(&saslprep::prepare_bytes(password), salt, iterations);
         Self {
             client_key: ClientKey(Secret(mac(&salted, &[b"Client Key"]))),
             server_key: ServerKey(Secret(mac(&salted, &[b"Server Key"]))),
@@ -180,6 +185,16 @@ impl Verifier {
             stored_key: keys.client_key.stored_key(),
             server_key: keys.server_key,
         }
+    }
+
+    /// Whether the keys are of the password that the verifier was made of.
+    #[must_use]
+    pub fn fits(&self, keys: &ScramKeys) -> bool {
+        // PostgreSQL compares the server's key alone (`scram_verify_plain_password`); but it is the other
+        // one that logs in to servers.
+        let server = self.server_key == keys.server_key;
+        let client = self.stored_key == keys.client_key.stored_key();
+        server && client
     }
 
     /// A verifier that no password fits: its keys are zero.

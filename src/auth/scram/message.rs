@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use super::binding::{BINDING_TYPE, Binding, Selection};
 use super::key::{Iterations, KEY_LEN, decode_key, decode_salt};
 
 /// The longest message that we take from a client, in bytes (PostgreSQL: `PG_MAX_SASL_MESSAGE_LENGTH`).
@@ -14,15 +15,29 @@ pub const MAX_FROM_SERVER: usize = 64 * 1024;
 /// Why an exchange ends without a login.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScramError {
-    /// The message is not of SCRAM's form; the text says where.
+    /// The message is not of SCRAM's form; the text says where. For a client it is the DETAIL.
     #[error("malformed SCRAM message ({0})")]
     Malformed(&'static str),
+    /// A nonce holds something else than printable ASCII.
+    #[error("non-printable characters in SCRAM nonce")]
+    NonPrintable,
     /// The message asks for something that neither PostgreSQL nor we can do.
     #[error("{0}")]
     Unsupported(&'static str),
     /// The nonce is not the one of this exchange.
-    #[error("invalid SCRAM response (nonce mismatch)")]
+    #[error("invalid SCRAM response (Nonce does not match.)")]
     Nonce,
+    /// The client knows channel binding and believes that we do not, but we have offered it: somebody in
+    /// between took our offer away.
+    #[error("SCRAM channel binding negotiation error")]
+    Downgrade,
+    /// The client binds to something else than the certificate's hash; its word for it, cut to 30
+    /// characters, of which those that cannot be shown are `?`.
+    #[error("unsupported SCRAM channel-binding type \"{0}\"")]
+    BindingType(String),
+    /// The client sees another certificate than ours: somebody is in between.
+    #[error("SCRAM channel binding check failed")]
+    BindingCheck,
     /// The client's second message contradicts its first one about channel binding.
     #[error("unexpected SCRAM channel-binding attribute in client-final-message")]
     ChannelBinding,
@@ -39,6 +54,22 @@ pub enum ScramError {
     #[error("the server ended the SCRAM exchange: {0}")]
     Server(String),
 }
+
+impl ScramError {
+    /// What PostgreSQL tells a client, and the DETAIL with it.
+    #[must_use]
+    pub fn told(&self) -> (String, Option<&'static str>) {
+        match self {
+            Self::Malformed(detail) => ("malformed SCRAM message".to_owned(), Some(detail)),
+            Self::Nonce => ("invalid SCRAM response".to_owned(), Some("Nonce does not match.")),
+            Self::Downgrade => (self.to_string(), Some(DOWNGRADE)),
+            other => (other.to_string(), None),
+        }
+    }
+}
+
+const DOWNGRADE: &str = "The client supports SCRAM channel binding but thinks the server does not.  \
+    However, this server does support channel binding.";
 
 /// One side's random part of an exchange; must be fresh for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,29 +96,10 @@ impl Nonce {
     }
 }
 
-/// What the client says about channel binding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Binding {
-    /// `n`: it cannot.
-    Unable,
-    /// `y`: it could, and believes that we cannot; which is so.
-    Unused,
-}
-
-impl Binding {
-    /// Base64 of the GS2 header, which the client has to repeat in its second message.
-    const fn echo(self) -> &'static [u8] {
-        match self {
-            Self::Unable => b"biws",
-            Self::Unused => b"eSws",
-        }
-    }
-}
-
 /// The client's first message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ClientFirst<'a> {
-    /// The channel-binding flag.
+    /// What it says about channel binding.
     pub binding: Binding,
     /// The message without its GS2 header.
     pub bare: &'a [u8],
@@ -99,20 +111,11 @@ impl<'a> ClientFirst<'a> {
     /// Reads the message. The user name in it is ignored: PostgreSQL goes by the startup packet.
     ///
     /// # Errors
-    /// The message is malformed, or wants channel binding, an authorization identity or an extension.
-    pub fn read(message: &'a [u8]) -> Result<Self, ScramError> {
-        let (binding, rest) = match message.split_first() {
-            Some((b'n', rest)) => (Binding::Unable, rest),
-            Some((b'y', rest)) => (Binding::Unused, rest),
-            Some((b'p', _)) => {
-                return Err(ScramError::Unsupported(
-                    "client requires SCRAM channel binding, but it is not supported",
-                ));
-            }
-            Some(_) => return Err(ScramError::Malformed("unexpected channel-binding flag")),
-            None => return Err(ScramError::Malformed("the message is empty")),
-        };
-        let rest = rest.strip_prefix(b",").ok_or(ScramError::Malformed("comma expected"))?;
+    /// The message is malformed, says of channel binding what does not go with the mechanism, or wants
+    /// an authorization identity or an extension.
+    pub fn read(message: &'a [u8], selection: &Selection) -> Result<Self, ScramError> {
+        whole(message)?;
+        let (binding, rest) = read_binding(message, selection)?;
         if rest.starts_with(b"a") {
             return Err(ScramError::Unsupported(
                 "client uses authorization identity, but it is not supported",
@@ -120,7 +123,7 @@ impl<'a> ClientFirst<'a> {
         }
         let bare = rest
             .strip_prefix(b",")
-            .ok_or(ScramError::Malformed("unexpected attribute in client-first-message"))?;
+            .ok_or(ScramError::Malformed("Unexpected attribute in client-first-message."))?;
         if bare.starts_with(b"m") {
             return Err(ScramError::Unsupported("client requires an unsupported SCRAM extension"));
         }
@@ -130,6 +133,39 @@ impl<'a> ClientFirst<'a> {
         while attributes.next()?.is_some() {}
         Ok(Self { binding, bare, nonce })
     }
+}
+
+/// Reads the GS2 header up to the authorization identity, and gives what is behind.
+fn read_binding<'a>(message: &'a [u8], selection: &Selection) -> Result<(Binding, &'a [u8]), ScramError> {
+    let comma = |rest: &'a [u8]| rest.strip_prefix(b",").ok_or(ScramError::Malformed("Comma expected."));
+    match (message.split_first(), selection) {
+        (Some((b'n' | b'y', _)), Selection::Plus(_)) => Err(ScramError::Malformed(
+            "The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include channel binding data.",
+        )),
+        (Some((b'p', _)), Selection::Bare { .. }) => Err(ScramError::Malformed(
+            "The client selected SCRAM-SHA-256 without channel binding, but the SCRAM message includes channel binding data.",
+        )),
+        (Some((b'y', _)), Selection::Bare { plus_offered: true }) => Err(ScramError::Downgrade),
+        (Some((b'y', rest)), Selection::Bare { .. }) => Ok((Binding::Unused, comma(rest)?)),
+        (Some((b'n', rest)), Selection::Bare { .. }) => Ok((Binding::Unable, comma(rest)?)),
+        (Some((b'p', rest)), Selection::Plus(end_point)) => {
+            let rest = rest.strip_prefix(b"=").ok_or(ScramError::Malformed("Attribute expected."))?;
+            let end = memchr::memchr(b',', rest).unwrap_or(rest.len());
+            let (kind, rest) = rest.split_at_checked(end).unwrap_or((rest, &[]));
+            if kind != BINDING_TYPE.as_bytes() {
+                return Err(ScramError::BindingType(shown(kind)));
+            }
+            Ok((Binding::To(end_point.clone()), comma(rest)?))
+        }
+        _ => Err(ScramError::Malformed("Unexpected channel-binding flag.")),
+    }
+}
+
+/// PostgreSQL: `sanitize_str`.
+fn shown(bytes: &[u8]) -> String {
+    const SHOWN: usize = 30;
+    let shown = |&byte: &u8| if byte.is_ascii_graphic() { char::from(byte) } else { '?' };
+    bytes.iter().take(SHOWN).map(shown).collect()
 }
 
 /// The server's first message.
@@ -179,11 +215,14 @@ impl<'a> ClientFinal<'a> {
     /// Reads the message; `binding` is what the client's first one said.
     ///
     /// # Errors
-    /// The message is malformed, or says something else about channel binding.
-    pub fn read(message: &'a [u8], binding: Binding) -> Result<Self, ScramError> {
+    /// The message is malformed, says something else about channel binding, or binds to something else.
+    pub fn read(message: &'a [u8], binding: &Binding) -> Result<Self, ScramError> {
         let mut attributes = Attributes::new(message)?;
-        if attributes.expect(b'c')? != binding.echo() {
-            return Err(ScramError::ChannelBinding);
+        if attributes.expect(b'c')? != binding.echo().as_bytes() {
+            return Err(match binding {
+                Binding::To(_) => ScramError::BindingCheck,
+                Binding::Unable | Binding::Unused => ScramError::ChannelBinding,
+            });
         }
         let nonce = attributes.expect(b'r')?;
         loop {
@@ -191,20 +230,20 @@ impl<'a> ClientFinal<'a> {
             match attributes.next()? {
                 Some((b'p', proof)) => {
                     let proof = decode_key(proof)
-                        .ok_or(ScramError::Malformed("invalid proof in client-final-message"))?;
-                    attributes.end("garbage at the end of client-final-message")?;
+                        .ok_or(ScramError::Malformed("Malformed proof in client-final-message."))?;
+                    attributes.end("Garbage found at the end of client-final-message.")?;
                     return Ok(Self { without_proof, nonce, proof });
                 }
                 Some(_) => {}
-                None => return Err(ScramError::Malformed("no proof in client-final-message")),
+                None => return Err(ScramError::Malformed("Attribute expected, but found end of string.")),
             }
         }
     }
 
-    /// The text of the message up to the proof, for a client that cannot bind channels.
+    /// The text of the message up to the proof.
     #[must_use]
-    pub fn write_without_proof(nonce: &str) -> Vec<u8> {
-        format!("c=biws,r={nonce}").into_bytes()
+    pub fn write_without_proof(nonce: &str, binding: &Binding) -> Vec<u8> {
+        format!("c={},r={nonce}", binding.echo()).into_bytes()
     }
 
     /// Adds the proof.
@@ -250,13 +289,7 @@ struct Attributes<'a> {
 
 impl<'a> Attributes<'a> {
     fn new(whole: &'a [u8]) -> Result<Self, ScramError> {
-        if whole.is_empty() {
-            return Err(ScramError::Malformed("the message is empty"));
-        }
-        // PostgreSQL: "Message length does not match input length."
-        if whole.contains(&0) {
-            return Err(ScramError::Malformed("the message holds a zero byte"));
-        }
+        self::whole(whole)?;
         Ok(Self { whole, at: Some(0) })
     }
 
@@ -267,15 +300,15 @@ impl<'a> Attributes<'a> {
         self.at = end.map(|end| at + end + 1);
         match rest.get(..end.unwrap_or(rest.len())) {
             Some([name, b'=', value @ ..]) if name.is_ascii_alphabetic() => Ok(Some((*name, value))),
-            _ => Err(ScramError::Malformed("attribute expected")),
+            _ => Err(ScramError::Malformed("Attribute expected.")),
         }
     }
 
     fn expect(&mut self, wanted: u8) -> Result<&'a [u8], ScramError> {
         match self.next()? {
             Some((name, value)) if name == wanted => Ok(value),
-            Some(_) => Err(ScramError::Malformed("unexpected attribute")),
-            None => Err(ScramError::Malformed("attribute missing")),
+            Some(_) => Err(ScramError::Malformed("Unexpected attribute.")),
+            None => Err(ScramError::Malformed("Attribute expected, but found end of string.")),
         }
     }
 
@@ -293,10 +326,22 @@ impl<'a> Attributes<'a> {
     }
 }
 
+/// That a message is a text at all.
+fn whole(message: &[u8]) -> Result<(), ScramError> {
+    if message.is_empty() {
+        return Err(ScramError::Malformed("The message is empty."));
+    }
+    // A zero byte, behind which PostgreSQL's own strings end.
+    if message.contains(&0) {
+        return Err(ScramError::Malformed("Message length does not match input length."));
+    }
+    Ok(())
+}
+
 /// `printable` of RFC 5802: a nonce must be made of it. Commas are gone by now.
 fn printable(value: &[u8]) -> Result<&str, ScramError> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_graphic) {
-        return Err(ScramError::Malformed("non-printable characters in SCRAM nonce"));
+        return Err(ScramError::NonPrintable);
     }
-    std::str::from_utf8(value).map_err(|_| ScramError::Malformed("non-printable characters in SCRAM nonce"))
+    std::str::from_utf8(value).map_err(|_| ScramError::NonPrintable)
 }

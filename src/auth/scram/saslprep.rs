@@ -29,6 +29,15 @@ pub fn prepare(password: &str) -> Cow<'_, str> {
     Cow::Owned(mapped.nfkc().collect())
 }
 
+/// The same for bytes that may be no text: those are used as they are (`SASLPREP_INVALID_UTF8`).
+#[must_use]
+pub fn prepare_bytes(password: &[u8]) -> Cow<'_, [u8]> {
+    match std::str::from_utf8(password).map(prepare) {
+        Ok(Cow::Owned(prepared)) => Cow::Owned(prepared.into_bytes()),
+        Ok(Cow::Borrowed(_)) | Err(_) => Cow::Borrowed(password),
+    }
+}
+
 /// RFC 4013, sections 2.3 and 2.5.
 fn is_prohibited(c: char) -> bool {
     tables::non_ascii_space_character(c)
@@ -80,6 +89,13 @@ mod tests {
         ] {
             assert_eq!(prepare(raw), raw);
         }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_stay_as_they_are() {
+        assert_eq!(*prepare_bytes(b"\xff\xc2\xaa"), *b"\xff\xc2\xaa");
+        assert_eq!(*prepare_bytes("\u{aa}".as_bytes()), *b"a");
+        assert_eq!(*prepare_bytes(b"a"), *b"a");
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use super::binding::{Binding, EndPoint, Selection};
 use super::key::{ClientKey, Iterations, SALT_LEN, Verifier, mac};
 use super::message::{
-    Binding, ClientFinal, ClientFirst, MAX_FROM_CLIENT, Nonce, ScramError, ServerFirst, write_server_final,
+    ClientFinal, ClientFirst, MAX_FROM_CLIENT, Nonce, ScramError, ServerFirst, write_server_final,
 };
+use super::{MECHANISM, MECHANISM_PLUS};
 
 /// Bytes that make the salts of users who do not exist: random once per process.
 #[derive(Clone)]
@@ -18,8 +20,13 @@ impl MockSecret {
         Self(random)
     }
 
-    /// The salt that an unknown user seems to have: the same for a name each time, or its absence
-    /// would show (PostgreSQL: `scram_mock_salt`).
+    /// The verifier that an unknown user seems to have; no password fits it.
+    #[must_use]
+    pub(crate) fn verifier(&self, user: &str) -> Verifier {
+        Verifier::hollow(&self.salt(user), Iterations::default())
+    }
+
+    /// The same for a name each time, or its absence would show (PostgreSQL: `scram_mock_salt`).
     fn salt(&self, user: &str) -> [u8; SALT_LEN] {
         let hash = mac(&self.0, &[user.as_bytes()]);
         std::array::from_fn(|i| hash[i])
@@ -49,11 +56,21 @@ impl Claim {
     }
 }
 
-/// An exchange that waits for the client's first message.
+/// An exchange that waits for the name of a mechanism.
 #[derive(Clone, Debug)]
 pub struct ServerExchange {
     claim: Claim,
     nonce: Nonce,
+    /// With one we offer SCRAM-SHA-256-PLUS too.
+    end_point: Option<EndPoint>,
+}
+
+/// An exchange that waits for the client's first message.
+#[derive(Clone, Debug)]
+pub struct AwaitClientFirst {
+    claim: Claim,
+    nonce: Nonce,
+    selection: Selection,
 }
 
 /// An exchange that waits for the client's proof.
@@ -68,26 +85,44 @@ pub struct AwaitProof {
 }
 
 impl ServerExchange {
-    /// An exchange about a user that exists.
+    /// An exchange about a user that exists. `end_point` is our own certificate's, if the client is
+    /// connected by TLS.
     #[must_use]
-    pub fn new(verifier: &Verifier, nonce: Nonce) -> Self {
-        Self { claim: Claim::Known(verifier.clone()), nonce }
+    pub fn new(verifier: &Verifier, nonce: Nonce, end_point: Option<EndPoint>) -> Self {
+        Self { claim: Claim::Known(verifier.clone()), nonce, end_point }
     }
 
     /// An exchange about a user that does not: looks the same, and always fails.
     #[must_use]
-    pub fn mock(secret: &MockSecret, user: &str, nonce: Nonce) -> Self {
-        let verifier = Verifier::hollow(&secret.salt(user), Iterations::default());
-        Self { claim: Claim::Unknown(verifier), nonce }
+    pub fn mock(secret: &MockSecret, user: &str, nonce: Nonce, end_point: Option<EndPoint>) -> Self {
+        Self { claim: Claim::Unknown(secret.verifier(user)), nonce, end_point }
     }
 
+    /// The mechanisms that we offer, the best first (`scram_get_mechanisms`).
+    #[must_use]
+    pub const fn mechanisms(&self) -> &'static [&'static str] {
+        match self.end_point {
+            Some(_) => &[MECHANISM_PLUS, MECHANISM],
+            None => &[MECHANISM],
+        }
+    }
+
+    /// Takes the mechanism that the client has selected; `None` if it is none of ours.
+    #[must_use]
+    pub fn select(self, mechanism: &[u8]) -> Option<AwaitClientFirst> {
+        let selection = Selection::of(mechanism, self.end_point)?;
+        Some(AwaitClientFirst { claim: self.claim, nonce: self.nonce, selection })
+    }
+}
+
+impl AwaitClientFirst {
     /// Takes the client's first message, and gives ours.
     ///
     /// # Errors
     /// The message is too long, malformed, or asks for what we cannot do.
     pub fn client_first(self, message: &[u8]) -> Result<(Vec<u8>, AwaitProof), ScramError> {
         within_limit(message)?;
-        let first = ClientFirst::read(message)?;
+        let first = ClientFirst::read(message, &self.selection)?;
         let nonce = format!("{}{}", first.nonce, self.nonce.as_str());
         let verifier = self.claim.verifier();
         let server_first = ServerFirst::write(&nonce, &verifier.salt, verifier.iterations);
@@ -111,7 +146,7 @@ impl AwaitProof {
     /// too long, malformed or of another exchange.
     pub fn client_final(self, message: &[u8]) -> Result<(Vec<u8>, ClientKey), ScramError> {
         within_limit(message)?;
-        let last = ClientFinal::read(message, self.binding)?;
+        let last = ClientFinal::read(message, &self.binding)?;
         if last.nonce != self.nonce.as_bytes() {
             return Err(ScramError::Nonce);
         }
@@ -130,7 +165,7 @@ impl AwaitProof {
 
 fn within_limit(message: &[u8]) -> Result<(), ScramError> {
     if message.len() > MAX_FROM_CLIENT {
-        return Err(ScramError::Malformed("the message is too long"));
+        return Err(ScramError::Malformed("The message is too long."));
     }
     Ok(())
 }
