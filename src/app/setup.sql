@@ -2,11 +2,12 @@
 -- Run by a superuser with psql, on the primary, in the database {database}; as often as you like.
 -- Where the nodes' URLs name a superuser, none of this is needed.{others}
 \set ON_ERROR_STOP on
+SET search_path = pg_catalog, pg_temp;
 BEGIN;
 
 -- The role that Tidegate itself logs in as. Give it a password with \password, and put that into the nodes' URLs.
-SELECT pg_catalog.format('CREATE ROLE %I LOGIN', {name})
- WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {name}) \gexec
+SELECT format('CREATE ROLE %I LOGIN', {name})
+ WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {name}) \gexec
 
 -- Which timeline a standby receives. All else that is polled, PUBLIC may see; whoever has taken that away gives it back
 -- to this role: EXECUTE on pg_control_system(), pg_control_recovery() and pg_logical_emit_message(boolean, text, text),
@@ -19,15 +20,18 @@ ALTER SCHEMA tidegate OWNER TO CURRENT_USER;
 REVOKE ALL ON SCHEMA tidegate FROM PUBLIC;
 GRANT USAGE ON SCHEMA tidegate TO {role};
 
--- The stored password of a role, whether it may log in, and the seconds until VALID UNTIL (null: never). It is dropped
--- first because a replaced function would keep its owner and grants.
+-- A function that is replaced keeps its owner and grants, which is right only where a superuser has made it.
+SELECT 'DROP FUNCTION tidegate.verifier(text)'
+  FROM pg_proc AS p JOIN pg_roles AS o ON o.oid = p.proowner
+ WHERE p.oid = to_regprocedure('tidegate.verifier(text)') AND NOT o.rolsuper \gexec
+
+-- The stored password of a role, whether it may log in, and the seconds until VALID UNTIL (null: never).
 --
 -- It tells them for every role, as PgBouncer's documented function does: a superuser can log in through Tidegate as he
 -- can without it. Whoever has the monitor's password can then read what is stored of theirs: a SCRAM verifier, good for
 -- guessing and no more, but an md5 hash is as good as the password. To keep superusers out, take the line with rolsuper
 -- in.
-DROP FUNCTION IF EXISTS tidegate.verifier(text);
-CREATE FUNCTION tidegate.verifier(name text)
+CREATE OR REPLACE FUNCTION tidegate.verifier(name text)
   RETURNS TABLE(password text, can_login boolean, seconds_left double precision)
   LANGUAGE sql STABLE STRICT SECURITY DEFINER ROWS 1
   SET search_path = pg_catalog, pg_temp

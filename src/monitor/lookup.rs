@@ -100,7 +100,7 @@ impl Lookup {
             match fault {
                 // Mostly this was found out only by asking: a new connection may know better.
                 Fault::Broken(_) if first => self.close(&session),
-                Fault::Broken(reason) => {
+                Fault::Broken(reason) | Fault::Late(reason) => {
                     self.close(&session);
                     return Err(self.report(LookupError::Unavailable, &reason));
                 }
@@ -166,7 +166,7 @@ impl Lookup {
                     let since = self.clock.now();
                     return Ok(Session { query, node: id, server_epoch: node.server_epoch, since });
                 }
-                Ok(Err(Fault::Broken(reason))) => (LookupError::Unavailable, reason),
+                Ok(Err(Fault::Broken(reason) | Fault::Late(reason))) => (LookupError::Unavailable, reason),
                 Ok(Err(Fault::Refused(reason) | Fault::Failed(reason))) => (LookupError::NotSetUp, reason),
                 Err(_) => (LookupError::Unavailable, format!("no answer within {limit:?}")),
             };

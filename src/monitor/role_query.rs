@@ -19,12 +19,14 @@ const PREPARE_SESSION: &str = "SET statement_timeout = '3s'; SET lock_timeout = 
 const ASK_LIMIT: Duration = Duration::from_secs(4);
 
 /// Whether we may read `pg_authid`, and whether there is a `tidegate.verifier(text)` that we may call. Only one that a
-/// superuser owns is found without being named: others may be anybody's who may create a schema.
+/// superuser owns, in a superuser's schema, is taken without being named: others may be anybody's who may create a schema.
 const WAYS: &str = "SELECT \
   (SELECT bool_and(has_column_privilege('pg_catalog.pg_authid', c, 'SELECT')) \
      FROM unnest(ARRAY['rolname', 'rolpassword', 'rolcanlogin', 'rolvaliduntil']) AS c), \
-  EXISTS (SELECT FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace JOIN pg_roles AS o ON o.oid = p.proowner \
-     WHERE n.nspname = 'tidegate' AND p.proname = 'verifier' AND p.proargtypes = '25'::oidvector AND o.rolsuper \
+  EXISTS (SELECT FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace \
+     JOIN pg_roles AS po ON po.oid = p.proowner JOIN pg_roles AS no ON no.oid = n.nspowner \
+     WHERE n.nspname = 'tidegate' AND p.proname = 'verifier' AND p.proargtypes = '25'::oidvector \
+       AND po.rolsuper AND no.rolsuper \
        AND has_schema_privilege(n.oid, 'USAGE') AND has_function_privilege(p.oid, 'EXECUTE'))";
 
 /// Infinities cannot be subtracted from before PostgreSQL 17.
@@ -40,6 +42,8 @@ const FROM_FUNCTION: &str = "SELECT password, can_login, seconds_left FROM tideg
 pub(super) enum Fault {
     /// The connection, or the server behind it.
     Broken(String),
+    /// The answer took too long.
+    Late(String),
     /// The database does not let us ask in this way.
     Refused(String),
     /// The question for this name.
@@ -68,10 +72,10 @@ impl RoleQuery {
         };
         // No data is read yet, so that what the database says about the text holds no secret.
         let statement = client.prepare_typed(query, &[Type::TEXT]).await.map_err(|e| match fault(&e) {
-            Fault::Broken(reason) => Fault::Broken(reason),
-            _ => Fault::Refused(describe(&e)),
+            fault @ (Fault::Broken(_) | Fault::Late(_)) => fault,
+            Fault::Refused(_) | Fault::Failed(_) => Fault::Refused(describe(&e)),
         })?;
-        check(&statement)?;
+        check(query, &statement)?;
         Ok(Self { client, statement })
     }
 
@@ -85,7 +89,7 @@ impl RoleQuery {
             Ok(Ok(rows)) => rows,
             Ok(Err(error)) if is_no_name(&error) => return Ok(None),
             Ok(Err(error)) => return Err(fault(&error)),
-            Err(_) => return Err(Fault::Broken(format!("no answer within {ASK_LIMIT:?}"))),
+            Err(_) => return Err(Fault::Late(format!("no answer within {ASK_LIMIT:?}"))),
         };
         match rows.as_slice() {
             [] => Ok(None),
@@ -122,9 +126,10 @@ async fn way(client: &Client) -> Result<&'static str, Fault> {
 }
 
 /// Whether parameters and columns are those that we can use.
-fn check(statement: &Statement) -> Result<(), Fault> {
+fn check(query: &str, statement: &Statement) -> Result<(), Fault> {
     let refuse = |what: &str| Err(Fault::Refused(what.to_owned()));
-    if statement.params().len() != 1 {
+    // The type that we give makes a parameter even where the text has none, and everybody would have one password.
+    if statement.params().len() != 1 || !query.contains("$1") {
         return refuse("the query must take one parameter, $1: the role's name");
     }
     let kinds: Vec<_> = statement.columns().iter().map(|c| c.type_()).collect();
@@ -173,6 +178,9 @@ fn fault(error: &Error) -> Fault {
         return Fault::Broken(describe(error));
     };
     let said = format!("the query failed with SQLSTATE {code}");
+    if code == "57014" {
+        return Fault::Late(said);
+    }
     match code.get(..2).unwrap_or_default() {
         // Connection, transaction rollback (a conflict with replay), resources, objects in use, operator, system.
         "08" | "40" | "53" | "55" | "57" | "58" => Fault::Broken(said),

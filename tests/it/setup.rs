@@ -1,13 +1,13 @@
 //! A monitor that is no superuser, and what logins are told of roles.
 
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tidegate::app::cli::RunArgs;
 use tidegate::app::load;
 use tidegate::auth::RoleSecret;
-use tidegate::demo::cluster::{Cluster, Server};
+use tidegate::demo::cluster::Cluster;
 use tidegate::monitor::{Clock, LookupError, Monitor, Published, Verifiers};
 use tokio::task::LocalSet;
 
@@ -20,9 +20,9 @@ fn urls(cluster: &Cluster, user: &str) -> Vec<String> {
     cluster.servers().iter().map(|s| s.url().replacen("postgres@", &format!("{user}@"), 1)).collect()
 }
 
-/// Runs what `tidegate check --print-setup` prints.
-fn set_up(server: &Server, user: &str) {
-    let url = server.url().replacen("postgres@", &format!("{user}:hunter2@"), 1);
+/// Runs what `tidegate check --print-setup` prints, twice.
+fn set_up(admin: &str, user: &str) {
+    let url = admin.replacen("postgres@", &format!("{user}:hunter2@"), 1);
     let printed = Command::new(env!("CARGO_BIN_EXE_tidegate"))
         .args(["check", "--print-setup", "--auth", "trust", "--node", &url])
         .output()
@@ -30,10 +30,13 @@ fn set_up(server: &Server, user: &str) {
     assert!(printed.status.success(), "{printed:?}");
     let sql = String::from_utf8(printed.stdout).unwrap();
     assert!(!sql.contains("hunter2"));
-    let file = shared().dir().join(format!("setup-{}.sql", user.len()));
+    // PostgreSQL lets no two sessions change the same object's grants at a time.
+    static ONE_BY_ONE: Mutex<()> = Mutex::new(());
+    let _turn = ONE_BY_ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let file = shared().dir().join("setup.sql");
     std::fs::write(&file, sql).unwrap();
     for _ in 0..2 {
-        let done = Command::new("psql").args(["-Xq", "-d", &server.url(), "-f"]).arg(&file).output().unwrap();
+        let done = Command::new("psql").args(["-Xq", "-d", admin, "-f"]).arg(&file).output().unwrap();
         assert!(done.status.success(), "{done:?}");
     }
 }
@@ -57,7 +60,7 @@ fn password(found: Result<Option<RoleSecret>, LookupError>, clock: Clock) -> Opt
 async fn a_monitor_that_is_no_superuser_sees_what_it_needs() {
     // Percent signs stand for a quote, a double quote and a space.
     let user = "monitor%27s%20%22one%22";
-    set_up(shared().primary(), user);
+    set_up(&shared().primary().url(), user);
     shared().wait_caught_up().await.unwrap();
     let proxy = Proxy::before(&urls(shared(), user), &[]).await;
     let client = proxy.connect().await;
@@ -93,7 +96,7 @@ async fn roles_are_told_as_the_database_has_them() {
         .unwrap();
     let soon = "DO $$BEGIN EXECUTE format('CREATE ROLE v_soon LOGIN PASSWORD ''a'' VALID UNTIL %L', now() + '1 hour'); END$$";
     admin.batch_execute(soon).await.unwrap();
-    set_up(shared().primary(), "verifying_monitor");
+    set_up(&shared().primary().url(), "verifying_monitor");
     shared().wait_caught_up().await.unwrap();
     for user in ["postgres", "verifying_monitor"] {
         let local = LocalSet::new();
@@ -172,6 +175,37 @@ async fn a_changed_password_is_seen_after_a_failed_login_and_the_database_is_ask
 }
 
 #[tokio::test]
+async fn a_flood_of_names_stands_in_line_and_is_turned_away() {
+    let local = LocalSet::new();
+    local
+        .run_until(async {
+            let (monitor, clock) = monitor(urls(shared(), "postgres"), None, TTL).await;
+            let began = clock.now();
+            let flood: Vec<_> = (0..5_000)
+                .map(|n| {
+                    let verifiers = monitor.verifiers.clone();
+                    tokio::spawn(async move { verifiers.role(&format!("v_{n}"), clock.now()).await })
+                })
+                .collect();
+            let (mut none, mut busy) = (0, 0);
+            for login in flood {
+                match login.await.unwrap() {
+                    Ok(None) => none += 1,
+                    Err(LookupError::Busy) => busy += 1,
+                    other => panic!("{other:?}"),
+                }
+            }
+            let took = (clock.now() - began).as_secs_f64();
+            assert!(
+                none >= 2_000 && busy > 0 && f64::from(none) <= 1_000.0 * took + 200.0,
+                "{none} in {took} s"
+            );
+            assert_eq!(monitor.verifiers.role("v_0", clock.now()).await, Ok(None));
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_asked_is_an_error_that_says_which() {
     let primary = shared().primary();
     // A function that anybody could have made is not taken for the one of the setup.
@@ -179,8 +213,9 @@ async fn what_cannot_be_asked_is_an_error_that_says_which() {
     for statement in sql.split(';') {
         primary.execute(statement).await.unwrap();
     }
-    let elsewhere = primary.url().replace("/postgres", "/v_elsewhere");
-    let (client, connection) = tokio_postgres::connect(&elsewhere, tokio_postgres::NoTls).await.unwrap();
+    let elsewhere = |url: &str| format!("{}/v_elsewhere", url.strip_suffix("/postgres").unwrap());
+    let url = elsewhere(&primary.url());
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     client
         .batch_execute(
@@ -192,10 +227,7 @@ async fn what_cannot_be_asked_is_an_error_that_says_which() {
         .await
         .unwrap();
     shared().wait_caught_up().await.unwrap();
-    let urls: Vec<_> = urls(shared(), "v_unprivileged")
-        .iter()
-        .map(|url| url.replace("/postgres", "/v_elsewhere").replace("postgres:/v_elsewhere", "postgres:/"))
-        .collect();
+    let urls: Vec<_> = urls(shared(), "v_unprivileged").iter().map(|url| elsewhere(url)).collect();
     for (query, expected) in [
         (None, LookupError::NotSetUp),
         (Some("SELECT no_such_column, $1"), LookupError::NotSetUp),
@@ -224,6 +256,19 @@ async fn what_cannot_be_asked_is_an_error_that_says_which() {
             assert_eq!(password(found, clock).as_deref(), Some("forged"), "named, it is taken");
         })
         .await;
+    // The setup leaves nothing of it.
+    set_up(&url, "v_unprivileged");
+    shared().wait_caught_up().await.unwrap();
+    let local = LocalSet::new();
+    local
+        .run_until(async {
+            let (monitor, clock) = monitor(urls, None, TTL).await;
+            assert_eq!(monitor.verifiers.role("anna", clock.now()).await, Ok(None));
+            assert!(monitor.verifiers.role("v_maker", clock.now()).await.unwrap().is_some());
+        })
+        .await;
+    let stolen = client.batch_execute("SET ROLE v_maker; SELECT tidegate.verifier('postgres')").await;
+    assert_eq!(stolen.unwrap_err().code().map(|c| c.code()), Some("42501"));
 }
 
 #[tokio::test]
