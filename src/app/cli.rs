@@ -117,6 +117,11 @@ mod tests {
         assert_eq!(cli.run.nodes.len(), 2);
         let cli = Cli::try_parse_from(["tidegate", "run", "--auth", "trust"]).unwrap();
         assert!(matches!(cli.command, Some(Command::Run(args)) if args.auth.as_deref() == Some("trust")));
+        let cli =
+            Cli::try_parse_from(["tidegate", "check", "--print-setup", "--node", "postgres://a"]).unwrap();
+        assert!(
+            matches!(cli.command, Some(Command::Check(args)) if args.print_setup && args.run.nodes.len() == 1)
+        );
         let cli = Cli::try_parse_from(["tidegate", "explain", "select 1"]).unwrap();
         assert!(matches!(cli.command, Some(Command::Explain(args)) if args.sql == "select 1"));
     }

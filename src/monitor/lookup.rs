@@ -41,7 +41,7 @@ pub(super) struct Lookup {
     /// Held by whoever connects; the others wait for what comes of it.
     connecting: tokio::sync::Mutex<()>,
     failed: Cell<Option<(Duration, LookupError)>>,
-    warned: Cell<Option<Duration>>,
+    warned: Cell<Option<(Duration, LookupError)>>,
 }
 
 /// A connection that asks.
@@ -182,8 +182,9 @@ impl Lookup {
     /// Logs what an operator needs to know, now and then. No reason holds what a client has sent.
     fn report(&self, error: LookupError, reason: &str) -> LookupError {
         let now = self.clock.now();
-        if self.warned.get().is_none_or(|at| now.saturating_sub(at) >= WARN_EVERY) {
-            self.warned.set(Some(now));
+        let told = |(at, what)| what == error && now.saturating_sub(at) < WARN_EVERY;
+        if !self.warned.get().is_some_and(told) {
+            self.warned.set(Some((now, error)));
             let hint = error.hint().unwrap_or("is a node up, and may the user in its URL log in?");
             tracing::warn!(reason, hint, "{error}: logins that need it fail");
         }

@@ -110,7 +110,7 @@ impl Verifiers {
     /// The role of that name; `None` if there is none. `now` is the time since the process started.
     ///
     /// # Errors
-    /// The database was not asked, or did not answer. It does so within about 12 seconds, mostly much sooner.
+    /// The database was not asked, or did not answer. That is told within about 12 seconds, mostly much sooner.
     pub async fn role(&self, user: &str, now: Duration) -> Result<Option<RoleSecret>, LookupError> {
         // PostgreSQL has no such names, and memory is not for them.
         if user.is_empty() || user.len() > MAX_NAME || user.contains('\0') {
