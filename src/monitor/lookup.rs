@@ -13,6 +13,7 @@ use super::role_query::{Fault, RoleQuery};
 use super::verifiers::LookupError;
 use crate::auth::verifier_cache::Known;
 use crate::config::Settings;
+use crate::net::Connectors;
 use crate::topology::{NodeId, Role, Topology};
 
 /// How long one attempt to connect may take, with all that is found out then.
@@ -34,6 +35,7 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Lookup {
     settings: Arc<Published<Settings>>,
     topology: Arc<Published<Topology>>,
+    connectors: Connectors,
     clock: Clock,
     /// The configured text.
     query: Option<String>,
@@ -69,12 +71,14 @@ impl Lookup {
     pub(super) fn new(
         settings: Arc<Published<Settings>>,
         topology: Arc<Published<Topology>>,
+        connectors: Connectors,
         clock: Clock,
         query: Option<String>,
     ) -> Self {
         Self {
             settings,
             topology,
+            connectors,
             clock,
             query,
             session: RefCell::default(),
@@ -157,10 +161,12 @@ impl Lookup {
         let replicas = topology.replicas().filter(|n| n.up).map(|n| n.id);
         let mut trouble = (LookupError::Unavailable, "no node is up".to_owned());
         for id in topology.primary.into_iter().chain(replicas).take(MAX_CANDIDATES) {
-            let found = settings.nodes.get(usize::from(id.0)).zip(topology.node(id));
-            let Some((target, node)) = found else { continue };
+            let number = usize::from(id.0);
+            let found = settings.nodes.get(number).zip(self.connectors.get(number)).zip(topology.node(id));
+            let Some(((target, connector), node)) = found else { continue };
             let limit = settings.connect_timeout.min(CONNECT_LIMIT);
-            let opened = timeout(limit, RoleQuery::open(target, limit, self.query.as_deref())).await;
+            let open = RoleQuery::open(target, connector, limit, self.query.as_deref());
+            let opened = timeout(limit, open).await;
             let (error, reason) = match opened {
                 Ok(Ok(query)) => {
                     let since = self.clock.now();

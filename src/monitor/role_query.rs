@@ -4,16 +4,19 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_postgres::types::{FromSql, Type};
-use tokio_postgres::{Client, Error, NoTls, Row, Statement};
+use tokio_postgres::{Client, Error, Row, Statement};
 
-use super::probe::{config, describe};
+use super::login;
+use super::probe::describe;
 use crate::auth::RoleSecret;
 use crate::auth::role_secret::MAX_PASSWORD;
 use crate::auth::verifier_cache::Known;
 use crate::config::settings::NodeSettings;
+use crate::net::Connector;
 
 /// With no search path every name that is not qualified is PostgreSQL's own.
-const PREPARE_SESSION: &str = "SET statement_timeout = '3s'; SET lock_timeout = '3s'; SET search_path = ''";
+const PREPARE_SESSION: &str = "SET application_name = 'tidegate logins'; SET search_path = ''; \
+  SET statement_timeout = '3s'; SET lock_timeout = '3s'";
 
 /// How long one question may take; longer than its `statement_timeout`.
 const ASK_LIMIT: Duration = Duration::from_secs(4);
@@ -61,10 +64,11 @@ impl RoleQuery {
     /// `tidegate.verifier(text)`.
     pub(super) async fn open(
         node: &NodeSettings,
+        connector: &Connector,
         limit: Duration,
         query: Option<&str>,
     ) -> Result<Self, Fault> {
-        let client = connect(node, limit).await.map_err(|e| Fault::Broken(describe(&e)))?;
+        let client = login::connect(node, connector, None, limit).await.map_err(Fault::Broken)?;
         client.batch_execute(PREPARE_SESSION).await.map_err(|e| fault(&e))?;
         let query = match query {
             Some(query) => query,
@@ -97,17 +101,6 @@ impl RoleQuery {
             _ => Err(Fault::Failed("the query returned several rows for one role".to_owned())),
         }
     }
-}
-
-/// Connects as the polls do. The connection's own task ends with the client.
-async fn connect(node: &NodeSettings, limit: Duration) -> Result<Client, Error> {
-    let (client, connection) =
-        config(node, None, limit).application_name("tidegate logins").connect(NoTls).await?;
-    tokio::task::spawn_local(async move {
-        // Its errors are seen by whoever asks.
-        let _ = connection.await;
-    });
-    Ok(client)
 }
 
 async fn way(client: &Client) -> Result<&'static str, Fault> {

@@ -15,6 +15,7 @@ use super::published::Published;
 use crate::auth::verifier_cache::Known;
 use crate::auth::{QueryLine, RoleSecret, VerifierCache};
 use crate::config::Settings;
+use crate::net::Connectors;
 use crate::topology::Topology;
 
 /// How long an answer of the database is believed, unless told otherwise.
@@ -90,6 +91,7 @@ impl Verifiers {
     pub fn start(
         settings: Arc<Published<Settings>>,
         topology: Arc<Published<Topology>>,
+        connectors: Connectors,
         clock: Clock,
         query: Option<String>,
         ttl: Duration,
@@ -100,7 +102,7 @@ impl Verifiers {
             cache: cache.clone(),
             flights: RefCell::default(),
             line: QueryLine::new(PER_SECOND, LONGEST_LINE).into(),
-            lookup: Lookup::new(settings, topology, clock, query),
+            lookup: Lookup::new(settings, topology, connectors, clock, query),
             clock,
         });
         tokio::task::spawn_local(serve(service, requests));

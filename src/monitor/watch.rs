@@ -71,7 +71,14 @@ impl Monitor {
         let topology = Published::new(observer.topology().clone());
         let polls = Polls::new(names.len(), workers);
         let (sender, changed) = watch::channel(0);
-        let verifiers = Verifiers::start(settings.clone(), topology.clone(), clock, auth_query, auth_ttl);
+        let verifiers = Verifiers::start(
+            settings.clone(),
+            topology.clone(),
+            connectors.clone(),
+            clock,
+            auth_query,
+            auth_ttl,
+        );
         let publisher = Rc::new(Publisher {
             observer: observer.into(),
             topology: topology.clone(),

@@ -9,6 +9,7 @@ use tidegate::app::load;
 use tidegate::auth::RoleSecret;
 use tidegate::demo::cluster::Cluster;
 use tidegate::monitor::{Clock, LookupError, Monitor, Published, Verifiers};
+use tidegate::net::Connector;
 use tokio::task::LocalSet;
 
 use crate::support::{Proxy, shared};
@@ -45,7 +46,9 @@ fn set_up(admin: &str, user: &str) {
 async fn monitor(urls: Vec<String>, query: Option<&str>, ttl: Duration) -> (Monitor, Clock) {
     let args = RunArgs { nodes: urls, auth: Some("trust".to_owned()), ..RunArgs::default() };
     let (settings, clock) = (load::load(&args).unwrap(), Clock::start());
-    let monitor = Monitor::start(Published::new(settings), 1, clock, query.map(str::to_owned), ttl);
+    let connectors = settings.nodes.iter().map(|n| Connector::new(n).unwrap()).collect();
+    let query = query.map(str::to_owned);
+    let monitor = Monitor::start(Published::new(settings), connectors, 1, clock, query, ttl);
     while monitor.topology.load().nodes.iter().any(|n| !n.up) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
