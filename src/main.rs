@@ -8,7 +8,7 @@ use std::process;
 use clap::Parser;
 use tidegate::app::cli::{Cli, Command, RunArgs};
 use tidegate::app::exit::ExitCode;
-use tidegate::app::{check, explain, load, logging, run};
+use tidegate::app::{check, explain, load, logging, run, setup};
 use tidegate::config::ConfigError;
 use tidegate::demo;
 
@@ -17,7 +17,8 @@ fn main() -> process::ExitCode {
     let done = match cli.command {
         None => run(cli.run),
         Some(Command::Run(args)) => run(args),
-        Some(Command::Check(args)) => load::load(&args).map(|settings| check::check(&settings)),
+        Some(Command::Check(args)) if args.print_setup => load::load(&args.run).map(|s| setup::print(&s)),
+        Some(Command::Check(args)) => load::load(&args.run).map(|settings| check::check(&settings)),
         Some(Command::Explain(args)) => explain::explain(&args),
         Some(Command::Demo(args)) => Ok(demo::demo(&args)),
     };

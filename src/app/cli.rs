@@ -22,7 +22,7 @@ pub enum Command {
     /// Run the proxy.
     Run(RunArgs),
     /// Check the configuration and every node, then exit.
-    Check(RunArgs),
+    Check(CheckArgs),
     /// Tell where a statement would go, and why.
     Explain(ExplainArgs),
     /// Start a primary, two standbys, Tidegate and a checked load, all in a temporary directory.
@@ -54,6 +54,17 @@ pub struct RunArgs {
     /// How log lines are written: text or json [default: text].
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
+}
+
+/// Flags of `check`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct CheckArgs {
+    /// Flags of `run`.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Instead, print SQL that lets Tidegate log in as a role that is no superuser.
+    #[arg(long)]
+    pub print_setup: bool,
 }
 
 /// Flags of `explain`.
@@ -106,6 +117,11 @@ mod tests {
         assert_eq!(cli.run.nodes.len(), 2);
         let cli = Cli::try_parse_from(["tidegate", "run", "--auth", "trust"]).unwrap();
         assert!(matches!(cli.command, Some(Command::Run(args)) if args.auth.as_deref() == Some("trust")));
+        let cli =
+            Cli::try_parse_from(["tidegate", "check", "--print-setup", "--node", "postgres://a"]).unwrap();
+        assert!(
+            matches!(cli.command, Some(Command::Check(args)) if args.print_setup && args.run.nodes.len() == 1)
+        );
         let cli = Cli::try_parse_from(["tidegate", "explain", "select 1"]).unwrap();
         assert!(matches!(cli.command, Some(Command::Explain(args)) if args.sql == "select 1"));
     }

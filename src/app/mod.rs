@@ -1,7 +1,7 @@
 //! Wiring: from the command line to running threads and back.
 //!
 //! [`cli`] reads the command line, [`load`] makes settings of it, [`run`] runs them, [`explain`] and
-//! [`check`] answer questions.
+//! [`check`] answer questions, [`setup`] prints what a superuser has to do.
 
 pub mod check;
 pub mod cli;
@@ -10,3 +10,4 @@ pub mod explain;
 pub mod load;
 pub mod logging;
 pub mod run;
+pub mod setup;

@@ -22,7 +22,7 @@ use crate::config::change::changes;
 use crate::http::{self, HttpState};
 use crate::metrics::Metrics;
 use crate::metrics::encode::Servers;
-use crate::monitor::{Catalogs, Clock, Latest, Monitor, Published};
+use crate::monitor::{Catalogs, Clock, Latest, Monitor, Published, verifiers};
 use crate::net::listen::listen;
 use crate::net::{Acceptor, Connector, Connectors, TlsError};
 use crate::pool::{Limits, Pools};
@@ -79,7 +79,14 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
         }
     };
     let settings = Published::new(settings);
-    let monitor = Monitor::start(settings.clone(), connectors.clone(), workers, clock);
+    let monitor = Monitor::start(
+        settings.clone(),
+        connectors.clone(),
+        workers,
+        clock,
+        None,
+        verifiers::DEFAULT_TTL,
+    );
     let catalogs = Catalogs::start(settings.clone(), monitor.topology.clone(), connectors.clone());
     for node in &settings.load().nodes {
         // Most clients use the database that the monitor is told of: it is known when they come.

@@ -11,6 +11,9 @@
 //! Reading order: [`credential`], [`scram`], [`stored`], [`users`], [`rules`], [`ident`],
 //! [`client_login`], [`server_login`].
 //!
+//! Who stands in no configuration is asked for in the database: [`role_secret`] is what it says, [`verifier_cache`]
+//! how long that is believed, [`query_line`] how often it is asked.
+//!
 //! No secret appears in any `Debug` or error. Secrets are not wiped from memory when dropped.
 
 pub mod credential;
@@ -23,6 +26,9 @@ pub mod ident;
 pub mod error;
 pub mod client_login;
 pub mod server_login;
+pub mod role_secret;
+pub mod verifier_cache;
+pub mod query_line;
 
 #[cfg(test)]
 mod method_tests;
@@ -36,8 +42,11 @@ pub use ident::IdentMaps;
 pub use rules::{Applicant, ClientCert, Denial, LineError, Rule, RuleMethod, Rules, Transport};
 pub use scram::binding::{Channel, EndPoint};
 pub use scram::hash::{HashJob, Hashed};
+pub use query_line::QueryLine;
+pub use role_secret::RoleSecret;
 pub use scram::message::Nonce;
 pub use scram::server::MockSecret;
 pub use server_login::{BackendKey, LoginError, ServerLogin, ServerReady, Step};
 pub use stored::Stored;
 pub use users::{User, Users, UsersError};
+pub use verifier_cache::VerifierCache;

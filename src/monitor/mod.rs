@@ -1,18 +1,23 @@
 //! Polls the nodes and publishes the topology.
 //!
 //! [`polls`] is what workers and the monitor share, [`watch`] the loop per node, [`probe`] its SQL,
-//! [`catalogs`] what is known of each database's names, [`published`] how others read all that.
+//! [`catalogs`] what is known of each database's names, [`published`] how others read all that. [`verifiers`] answers
+//! logins that ask for a role: `lookup` keeps a connection for that, `role_query` has its SQL.
 
 pub mod catalogs;
 pub mod clock;
 pub mod login;
+mod lookup;
 pub mod polls;
 pub mod probe;
 pub mod published;
+mod role_query;
+pub mod verifiers;
 pub mod watch;
 
 pub use catalogs::{CatalogCell, Catalogs};
 pub use clock::Clock;
 pub use polls::{Polls, PollsHandle, Waiting};
 pub use published::{Latest, Published, Snapshot};
+pub use verifiers::{LookupError, Verifiers};
 pub use watch::Monitor;

@@ -13,6 +13,7 @@ use super::clock::Clock;
 use super::polls::Polls;
 use super::probe::{Probe, describe};
 use super::published::Published;
+use super::verifiers::Verifiers;
 use crate::config::Settings;
 use crate::net::Connectors;
 use crate::topology::{NodeId, Observation, Observer, Topology};
@@ -40,6 +41,8 @@ pub struct Monitor {
     pub polls: Arc<Polls>,
     /// Changes with every topology that is published while somebody waits.
     pub changed: watch::Receiver<u64>,
+    /// What logins need to know of roles.
+    pub verifiers: Arc<Verifiers>,
 }
 
 struct Publisher {
@@ -53,19 +56,29 @@ struct Publisher {
 }
 
 impl Monitor {
-    /// Starts to poll, on the `LocalSet` of this thread.
+    /// Starts to poll, on the `LocalSet` of this thread. `auth_query` and `auth_ttl` are for [`Verifiers::start`].
     #[must_use]
     pub fn start(
         settings: Arc<Published<Settings>>,
         connectors: Connectors,
         workers: usize,
         clock: Clock,
+        auth_query: Option<String>,
+        auth_ttl: Duration,
     ) -> Self {
         let names: Vec<_> = settings.load().nodes.iter().map(|n| n.name.clone()).collect();
         let observer = Observer::new(&names);
         let topology = Published::new(observer.topology().clone());
         let polls = Polls::new(names.len(), workers);
         let (sender, changed) = watch::channel(0);
+        let verifiers = Verifiers::start(
+            settings.clone(),
+            topology.clone(),
+            connectors.clone(),
+            clock,
+            auth_query,
+            auth_ttl,
+        );
         let publisher = Rc::new(Publisher {
             observer: observer.into(),
             topology: topology.clone(),
@@ -79,7 +92,7 @@ impl Monitor {
             let node = NodeId(u16::try_from(number).unwrap_or(u16::MAX));
             tokio::task::spawn_local(watch_node(publisher.clone(), node));
         }
-        Self { topology, polls, changed }
+        Self { topology, polls, changed, verifiers }
     }
 }
 

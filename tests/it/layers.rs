@@ -25,7 +25,7 @@ const RULES: [(&str, &[&str]); 17] = [
             "server", "metrics", "monitor",
         ],
     ),
-    ("monitor", &["lsn", "topology", "config", "metrics", "sql", "net"]),
+    ("monitor", &["lsn", "topology", "auth", "config", "metrics", "sql", "net"]),
     ("metrics", &["route", "topology"]),
     ("http", &["metrics", "topology", "config", "wire"]),
     ("main", &["app", "config", "demo"]),

@@ -13,5 +13,6 @@ mod pooling;
 mod protocol;
 mod routing;
 mod sessions;
+mod setup;
 mod transcripts;
 mod twins;
