@@ -114,7 +114,7 @@ mod tests {
         {
             let mentioned = EXAMPLE.lines().any(|l| {
                 let l = l.trim_start_matches("#= ");
-                l.starts_with(&format!("{key} ="))
+                l.trim_start_matches(['#', ' ']).starts_with(&format!("{key} ="))
                     || l.starts_with(&format!("[{key}]"))
                     || l.ends_with(&format!("{key}]]"))
             });

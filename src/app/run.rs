@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::exit::ExitCode;
-use crate::auth::{Users, UsersError};
+use crate::auth::{MockSecret, Users, UsersError};
 use crate::client::cancel::MAX_WORKERS;
 use crate::client::worker::{self, Entrance, Job, Shared, Worker, WorkerDoor};
 use crate::config::Settings;
@@ -22,7 +22,7 @@ use crate::config::change::changes;
 use crate::http::{self, HttpState};
 use crate::metrics::Metrics;
 use crate::metrics::encode::Servers;
-use crate::monitor::{Catalogs, Clock, Latest, Monitor, Published, verifiers};
+use crate::monitor::{Catalogs, Clock, Latest, Monitor, Published};
 use crate::net::listen::listen;
 use crate::net::{Acceptor, Connector, Connectors, TlsError};
 use crate::pool::{Limits, Pools};
@@ -64,7 +64,9 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
     let workers = settings.workers.clamp(1, MAX_WORKERS);
     let metrics = Metrics::new(names, workers, &Pins::ALL_NAMES);
     let limits = Limits::new(settings.nodes.len(), workers, settings.pool_size);
-    let users = match users(&settings) {
+    let mut mock = [0; 32];
+    rand::rng().fill_bytes(&mut mock);
+    let users = match users(&settings, MockSecret::new(mock)) {
         Ok(users) => users,
         Err(error) => {
             tracing::error!(%error, "cannot take the users of the configuration");
@@ -79,14 +81,11 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
         }
     };
     let settings = Published::new(settings);
-    let monitor = Monitor::start(
-        settings.clone(),
-        connectors.clone(),
-        workers,
-        clock,
-        None,
-        verifiers::DEFAULT_TTL,
-    );
+    let (query, ttl) = {
+        let auth = &settings.load().auth;
+        (auth.query.clone(), auth.cache)
+    };
+    let monitor = Monitor::start(settings.clone(), connectors.clone(), workers, clock, query, ttl);
     let catalogs = Catalogs::start(settings.clone(), monitor.topology.clone(), connectors.clone());
     for node in &settings.load().nodes {
         // Most clients use the database that the monitor is told of: it is known when they come.
@@ -102,6 +101,9 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
     let shared = Shared {
         users: Arc::new(ArcSwap::from_pointee(users)),
         settings,
+        verifiers: monitor.verifiers.clone(),
+        keyring: Arc::default(),
+        logins: Arc::default(),
         connectors,
         acceptor: Arc::new(acceptor.map(Arc::new).into()),
         topology: monitor.topology.clone(),
@@ -120,6 +122,7 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
         }
     }
     let nodes = monitor.topology.clone();
+    let current = shared.settings.clone();
     tokio::task::spawn_local(http::serve(
         web,
         HttpState {
@@ -128,6 +131,7 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
             servers: Box::new(move |node| Servers { used: limits.used(node), max: limits.max(node) }),
             now: Box::new(move || clock.now()),
             draining,
+            from: Box::new(move |address| current.load().http_from.iter().any(|net| net.hold(address))),
         },
     ));
     let settings = shared.settings.load();
@@ -147,9 +151,9 @@ fn tls(settings: &Settings) -> Result<(Connectors, Option<Acceptor>), TlsError> 
     Ok((connectors, settings.tls.as_ref().map(Acceptor::new).transpose()?))
 }
 
-fn users(settings: &Settings) -> Result<Users, UsersError> {
-    let entries = settings.users.iter().map(|u| (u.name.as_str(), u.secret.as_str()));
-    Users::new(entries, |bytes| rand::rng().fill_bytes(bytes))
+fn users(settings: &Settings, mock: MockSecret) -> Result<Users, UsersError> {
+    let entries = settings.auth.users.iter().map(|u| (u.name.as_str(), u.secret.as_str()));
+    Users::new(entries, mock)
 }
 
 fn start_worker(
@@ -268,30 +272,24 @@ fn take_settings(shared: &Shared, reload: &Reload) {
     merged.http = old.http;
     merged.workers = old.workers;
     merged.nodes = old.nodes.clone();
-    shared.limits.set_max(merged.pool_size);
-    if merged.users != old.users {
-        match users(&merged) {
-            Ok(users) => shared.users.store(Arc::new(users)),
-            Err(error) => {
-                tracing::error!(%error, "the configuration is not taken");
-                return;
-            }
-        }
-    }
-    if let Err(error) = take_certificates(shared, &merged) {
+    if let Err(error) = take_secrets(shared, &merged) {
         tracing::error!(%error, "the configuration is not taken");
         return;
     }
+    shared.limits.set_max(merged.pool_size);
     shared.settings.store(Arc::new(merged));
     tracing::info!(changes = changed.len(), "configuration read anew");
 }
 
-/// Reads the files of TLS anew, which may have changed under the same names. Who is connected stays connected.
-fn take_certificates(shared: &Shared, settings: &Settings) -> Result<(), TlsError> {
+/// Takes the users, and reads the files of TLS anew, which may have changed under the same names. Who is connected stays
+/// connected. After an error all is as it was.
+fn take_secrets(shared: &Shared, settings: &Settings) -> anyhow::Result<()> {
+    let users = users(settings, shared.users.load().mock().clone())?;
     let acceptor = settings.tls.as_ref().map(Acceptor::new).transpose()?;
     for connector in shared.connectors.iter() {
         connector.reload()?;
     }
+    shared.users.store(Arc::new(users));
     shared.acceptor.store(acceptor.map(Arc::new));
     Ok(())
 }

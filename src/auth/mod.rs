@@ -39,11 +39,11 @@ pub use client_login::{Claimant, ClientLogin, ClientStep, LoggedIn, Method, Rand
 pub use credential::Credential;
 pub use error::AuthError;
 pub use ident::IdentMaps;
+pub use query_line::QueryLine;
+pub use role_secret::RoleSecret;
 pub use rules::{Applicant, ClientCert, Denial, LineError, Rule, RuleMethod, Rules, Transport};
 pub use scram::binding::{Channel, EndPoint};
 pub use scram::hash::{HashJob, Hashed};
-pub use query_line::QueryLine;
-pub use role_secret::RoleSecret;
 pub use scram::message::Nonce;
 pub use scram::server::MockSecret;
 pub use server_login::{BackendKey, LoginError, ServerLogin, ServerReady, Step};

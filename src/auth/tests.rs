@@ -9,17 +9,6 @@ use super::*;
 use crate::wire::Frame;
 use crate::wire::server::Status;
 
-/// Random bytes that are the same in each run.
-fn counting() -> impl FnMut(&mut [u8]) {
-    let mut next = 0_u8;
-    move |bytes| {
-        for byte in bytes {
-            *byte = next;
-            next = next.wrapping_add(1);
-        }
-    }
-}
-
 /// `anna` has the password `secret` in clear, `bert` the verifier of the same password, `carl` its md5 hash.
 pub(super) fn users() -> &'static Users {
     static USERS: LazyLock<Users> = LazyLock::new(|| {
@@ -27,7 +16,7 @@ pub(super) fn users() -> &'static Users {
         let verifier = Verifier::from_password("secret", salt, Iterations::new(1).unwrap());
         let hash = "md59eff3f89538c526979d69c116ed45473".to_owned();
         let entries = [("anna", "secret".to_owned()), ("bert", verifier.to_text()), ("carl", hash)];
-        Users::new(entries, counting()).unwrap()
+        Users::new(entries, MockSecret::new([7; 32])).unwrap()
     });
     &USERS
 }

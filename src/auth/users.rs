@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::md5::Md5Hash;
-use super::scram::key::{Iterations, SALT_LEN, Verifier};
+use super::scram::key::{Iterations, Verifier};
 use super::scram::server::MockSecret;
 use super::{Credential, Stored};
 
@@ -53,18 +53,15 @@ pub enum UsersError {
 
 impl Users {
     /// Makes the list from `(name, secret)`, where a secret is a clear password, or the text of a
-    /// verifier or an md5 hash (`pg_authid.rolpassword`). `random` fills its argument with random bytes: the salts
-    /// of clear passwords, and the secret behind the salts of unknown users. A clear password costs
-    /// about a millisecond.
+    /// verifier or an md5 hash (`pg_authid.rolpassword`). The salts of clear passwords come from `mock`, as those of
+    /// unknown users do, so that neither shows by changing at a reload. A clear password costs about a millisecond.
     ///
     /// # Errors
     /// A name or secret is unusable, or a name occurs twice.
     pub fn new<N: Into<String>, S: Into<String>>(
         entries: impl IntoIterator<Item = (N, S)>,
-        mut random: impl FnMut(&mut [u8]),
+        mock: MockSecret,
     ) -> Result<Self, UsersError> {
-        let mut secret = [0; 32];
-        random(&mut secret);
         let mut by_name = HashMap::new();
         for (name, secret) in entries {
             let name = name.into();
@@ -74,10 +71,10 @@ impl Users {
             if by_name.contains_key(&name) {
                 return Err(UsersError::Twice { name });
             }
-            let user = User::new(&name, secret.into(), &mut random)?;
+            let user = User::new(&name, secret.into(), &mock)?;
             by_name.insert(name, user);
         }
-        Ok(Self { by_name, mock: MockSecret::new(secret) })
+        Ok(Self { by_name, mock })
     }
 
     /// The user of that name.
@@ -106,8 +103,8 @@ impl Users {
 }
 
 impl User {
-    fn new(name: &str, secret: String, random: &mut impl FnMut(&mut [u8])) -> Result<Self, UsersError> {
-        let name = || name.to_owned();
+    fn new(user: &str, secret: String, mock: &MockSecret) -> Result<Self, UsersError> {
+        let name = || user.to_owned();
         if secret.is_empty() || secret.contains('\0') {
             return Err(UsersError::Secret { name: name() });
         }
@@ -118,12 +115,8 @@ impl User {
             let verifier = Verifier::parse(&secret).map_err(|_| UsersError::Verifier { name: name() })?;
             return Ok(Self::from_stored(Stored::Scram(verifier)));
         }
-        let mut salt = [0; SALT_LEN];
-        random(&mut salt);
-        Ok(Self {
-            stored: Stored::Scram(Verifier::from_password(&secret, &salt, Iterations::default())),
-            password: Some(secret),
-        })
+        let verifier = Verifier::from_password(&secret, &mock.salt(user), Iterations::default());
+        Ok(Self { stored: Stored::Scram(verifier), password: Some(secret) })
     }
 
     /// A user of whom a database has told what it stores.
@@ -162,13 +155,7 @@ mod tests {
     use super::*;
 
     fn make(entries: &[(&str, &str)]) -> Result<Users, UsersError> {
-        let mut next = 0;
-        Users::new(entries.iter().copied(), |bytes: &mut [u8]| {
-            for byte in bytes {
-                *byte = next;
-                next = next.wrapping_add(1);
-            }
-        })
+        Users::new(entries.iter().copied(), MockSecret::new([7; 32]))
     }
 
     #[test]

@@ -2,20 +2,17 @@
 
 use std::rc::Rc;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use rand::Rng;
 
 use super::cancel::Handle;
+use super::login::log_in;
 use super::worker::Worker;
-use crate::auth::{
-    Claimant, ClientLogin, ClientStep, Credential, LoggedIn, Method, Nonce, Random, Start, User,
-};
-use crate::config::settings::AuthMethod;
+use crate::auth::{Applicant, Credential};
 use crate::net::tls::{ALPN, Session};
 use crate::net::{Acceptor, Stream};
 use crate::route::Level;
 use crate::session::SettingsMap;
-use crate::wire::Frame;
 use crate::wire::build::{self, Report};
 use crate::wire::sqlstate;
 use crate::wire::startup::{self, First, Parameters};
@@ -27,7 +24,7 @@ const MINOR: u16 = 2;
 const TLS_HANDSHAKE: u8 = 0x16;
 
 /// The longest message that a client may send while it logs in.
-const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
+pub(super) const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
 
 /// What a client asked for, and was proven to be.
 #[derive(Debug)]
@@ -164,7 +161,7 @@ async fn arrive(
     minor: u16,
     parameters: Parameters<'_>,
 ) -> Result<Arrival, Option<Report>> {
-    let text = |name: &[u8]| parameters.get(name).map(|v| String::from_utf8_lossy(v).into_owned());
+    let text = |name: &[u8]| parameters.get(name).map(|v| clip(String::from_utf8_lossy(v).into_owned()));
     let user = text(b"user").filter(|u| !u.is_empty()).ok_or_else(|| {
         Report::fatal(sqlstate::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet")
     })?;
@@ -181,82 +178,41 @@ async fn arrive(
     if minor != spoken || !unknown.is_empty() {
         build::negotiate_version(&mut out, spoken, &unknown);
     }
-    let credential = log_in(stream, input, worker, &user, &mut out).await?;
+    let replication = replication(parameters);
+    let applicant = Applicant {
+        // Who is gone already has no address, and gets in by no rule.
+        address: stream.peer().ok_or(None)?,
+        tls: stream.tls().is_some(),
+        database: &database,
+        user: &user,
+        replication: is_physical(parameters),
+    };
+    let credential = log_in(stream, input, worker, applicant, &mut out).await?;
+    stream.write_all(&out).await.map_err(|_| None)?;
     Ok(Arrival {
         user: user.into(),
         database: database.into(),
         credential,
         settings: Rc::new(settings),
         level,
-        replication: replication(parameters),
+        replication,
         key_len: if spoken >= 2 { 32 } else { 4 },
     })
 }
 
-async fn log_in(
-    stream: &mut Stream,
-    input: &mut BytesMut,
-    worker: &Worker,
-    user: &str,
-    out: &mut BytesMut,
-) -> Result<Option<Credential>, Option<Report>> {
-    let settings = worker.settings();
-    let method = match settings.auth {
-        AuthMethod::Trust => Method::Trust,
-        AuthMethod::Scram => Method::Scram,
-    };
-    let mut random = [0; Nonce::RAW_LEN];
-    rand::rng().fill_bytes(&mut random);
-    let refused = |error: crate::auth::AuthError| Some(error.report());
-    let mut md5_salt = [0; 4];
-    rand::rng().fill_bytes(&mut md5_salt);
-    let random = Random { nonce: Nonce::new(random), md5_salt };
-    let users = worker.users();
-    let nobody = User::default();
-    let known = users.get(user).unwrap_or(&nobody);
-    let claimant = Claimant { name: user, user: known, mock: users.mock(), end_point: None };
-    let start = ClientLogin::start(method, claimant, random).map_err(refused)?;
-    let (mut login, message) = match start {
-        Start::Done(done) => return let_in(stream, out, done).await,
-        Start::Ask { login, message } => (login, message),
-    };
-    out.extend_from_slice(&message);
-    loop {
-        stream.write_all(out).await.map_err(|_| None)?;
-        out.clear();
-        let frame = loop {
-            if let Some(frame) = Frame::peek(input).map_err(|_| malformed())? {
-                if frame.len > MAX_LOGIN_MESSAGE {
-                    return Err(malformed());
-                }
-                if input.len() >= frame.len {
-                    break frame;
-                }
-            }
-            more(stream, input).await?;
-        };
-        let mut step = login.on_message(frame.tag, frame.body(input).unwrap_or_default()).map_err(refused)?;
-        input.advance(frame.len);
-        if let ClientStep::Hash(job) = step {
-            step = login.on_hashed(job.run()).map_err(refused)?;
-        }
-        match step {
-            ClientStep::Send(message) => out.extend_from_slice(&message),
-            ClientStep::Done(done) => return let_in(stream, out, done).await,
-            // One password, one hash.
-            ClientStep::Hash(_) => return Err(malformed()),
-        }
-    }
+/// A name as long as PostgreSQL takes it (`NAMEDATALEN`): a longer one would pass by a rule for the role that it ends up
+/// as.
+fn clip(mut name: String) -> String {
+    const LONGEST: usize = 63;
+    let end = (0..=LONGEST.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
+    name.truncate(end.unwrap_or_default());
+    name
 }
 
-async fn let_in(
-    stream: &mut Stream,
-    out: &mut BytesMut,
-    done: LoggedIn,
-) -> Result<Option<Credential>, Option<Report>> {
-    out.extend_from_slice(&done.messages);
-    stream.write_all(out).await.map_err(|_| None)?;
-    Ok(done.credential)
+/// Whether it is a replication connection without a database, for which there are rules of their own.
+fn is_physical(parameters: Parameters<'_>) -> bool {
+    !replication(parameters).is_empty()
+        && parameters.get(b"replication").is_some_and(|value| !value.eq_ignore_ascii_case(b"database"))
 }
 
 /// What a replication connection's server must be told, if it is one.
@@ -342,7 +298,7 @@ pub fn register(worker: &Worker, key_len: usize) -> (u32, Vec<u8>, Rc<Handle>) {
     (pid, key, handle)
 }
 
-async fn more(stream: &mut Stream, input: &mut BytesMut) -> Result<(), Option<Report>> {
+pub(super) async fn more(stream: &mut Stream, input: &mut BytesMut) -> Result<(), Option<Report>> {
     input.reserve(1024);
     match stream.read(input).await {
         Ok(n) if n > 0 => Ok(()),
@@ -350,6 +306,6 @@ async fn more(stream: &mut Stream, input: &mut BytesMut) -> Result<(), Option<Re
     }
 }
 
-fn malformed() -> Option<Report> {
+pub(super) fn malformed() -> Option<Report> {
     Some(Report::fatal(sqlstate::PROTOCOL_VIOLATION, "invalid length or layout of a startup or login packet"))
 }

@@ -142,7 +142,7 @@ pub(super) async fn connect(
         user: &identity.user,
         database: &identity.database,
         parameters,
-        credential: identity.credential.clone().or_else(|| own.map(Credential::Password)),
+        credential: worker.shared.keyring.get(&identity.user).or_else(|| own.map(Credential::Password)),
         limit: settings.connect_timeout,
         now: worker.now(),
     })

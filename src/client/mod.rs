@@ -6,7 +6,9 @@
 
 pub mod cancel;
 pub mod handshake;
+pub mod keyring;
 pub mod lease;
+pub mod login;
 pub mod moved;
 pub mod outcome;
 pub mod place;

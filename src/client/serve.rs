@@ -96,12 +96,36 @@ impl Drop for Counted<'_> {
     }
 }
 
+/// Counts a client as logging in: what a stranger may take up is limited.
+struct LoggingIn<'a>(&'a Worker);
+
+impl<'a> LoggingIn<'a> {
+    fn new(worker: &'a Worker) -> Option<Self> {
+        let max = worker.settings().auth.max_logins;
+        let add = |n: usize| (n < max).then_some(n + 1);
+        worker.shared.logins.fetch_update(Ordering::AcqRel, Ordering::Relaxed, add).ok()?;
+        Some(Self(worker))
+    }
+}
+
+impl Drop for LoggingIn<'_> {
+    fn drop(&mut self) {
+        self.0.shared.logins.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// Serves a client.
 pub async fn client(worker: Rc<Worker>, mut stream: Stream, mut input: BytesMut, entrance: Entrance) {
+    let Some(logging_in) = LoggingIn::new(&worker) else {
+        let report = Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "too many clients are logging in")
+            .detail("Tidegate's limit is auth.max_logins.");
+        return refuse(&worker, &mut stream, &report).await;
+    };
     let limit = worker.settings().login_timeout;
     let Ok(greeting) = timeout(limit, handshake::greet(&mut stream, &mut input, &worker)).await else {
         return;
     };
+    drop(logging_in);
     let arrival = match greeting {
         Greeting::Arrival(arrival) => *arrival,
         Greeting::Cancel(pid, key) => return route_cancel(&worker.shared, pid, key).await,
@@ -118,6 +142,7 @@ pub async fn client(worker: Rc<Worker>, mut stream: Stream, mut input: BytesMut,
         return refuse(&worker, &mut stream, &report).await;
     }
     let key_len = arrival.key_len;
+    let _entered = worker.shared.keyring.enter(arrival.user.clone(), arrival.credential.clone());
     let (pid, key, handle) = handshake::register(&worker, key_len);
     let _registered = Registered(&worker, pid);
     if !arrival.replication.is_empty() && entrance == Entrance::Replica {
@@ -191,8 +216,7 @@ async fn enter(
     (pid, key): (u32, &[u8]),
     handle: &Handle,
 ) -> Result<(Session, Identity, PoolKey), Report> {
-    let identity =
-        Identity { user: arrival.user, database: arrival.database, credential: arrival.credential };
+    let identity = Identity { user: arrival.user, database: arrival.database };
     let pool = worker.pools.borrow_mut().key(&identity.user, &identity.database);
     let mut lease = first_lease(worker, entrance, pool, &identity, handle).await?;
     match settle(&mut lease.connection, &arrival.settings, pid).await {

@@ -70,11 +70,7 @@ async fn connect(
             primary.ok_or_else(|| Report::fatal(sqlstate::CANNOT_CONNECT_NOW, "no primary is reachable"))?;
         (primary.id, primary.server_epoch)
     };
-    let identity = Identity {
-        user: arrival.user.clone(),
-        database: arrival.database.clone(),
-        credential: arrival.credential.clone(),
-    };
+    let identity = Identity { user: arrival.user.clone(), database: arrival.database.clone() };
     // It takes one of pool.size for itself.
     let key = worker.pools.borrow_mut().key(&identity.user, &identity.database);
     let permit = match lease::seat(worker, node, key, handle).await {

@@ -12,11 +12,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use super::cancel::{Handles, worker_of};
+use super::keyring::Keyring;
 use super::serve;
 use crate::auth::Users;
 use crate::config::Settings;
 use crate::metrics::WorkerMetrics;
-use crate::monitor::{Catalogs, Clock, Latest, PollsHandle, Published, Snapshot};
+use crate::monitor::{Catalogs, Clock, Latest, PollsHandle, Published, Snapshot, Verifiers};
 use crate::net::{Acceptor, Buffers, Connectors, Stream};
 use crate::pool::pools::Age;
 use crate::pool::{Limits, Pools};
@@ -32,6 +33,12 @@ pub struct Shared {
     pub settings: Arc<Published<Settings>>,
     /// The users of the settings in force.
     pub users: Arc<ArcSwap<Users>>,
+    /// Stored passwords of roles, as the database has them.
+    pub verifiers: Arc<Verifiers>,
+    /// What servers take as proof of the roles that are in.
+    pub keyring: Arc<Keyring>,
+    /// Clients that are logging in, over all workers.
+    pub logins: Arc<AtomicUsize>,
     /// The way to each node.
     pub connectors: Connectors,
     /// What makes TLS sessions with clients, if anything does.

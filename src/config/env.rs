@@ -40,6 +40,13 @@ fn set(raw: &mut Raw, name: &str, key: &str, value: String) -> Result<(), Config
         "NODES" => raw.nodes = Some(list(&value)),
         "WORKERS" => raw.workers = Some(number(&value)?),
         "DRAIN_TIMEOUT" => raw.drain_timeout = Some(value),
+        "HTTP_FROM" => raw.http_from = Some(list(&value)),
+        "AUTH_QUERY" => raw.auth.query = Some(value),
+        "AUTH_CACHE" => raw.auth.cache = Some(value),
+        "AUTH_MAX_LOGINS" => raw.auth.max_logins = Some(number(&value)?),
+        // Rules have commas of their own.
+        "AUTH_RULES" => raw.auth.rules = Some(value.split([';', '\n']).map(str::to_owned).collect()),
+        "AUTH_MAPS" => raw.auth.maps = Some(value.split([';', '\n']).map(str::to_owned).collect()),
         "AUTH" | "AUTH_METHOD" => raw.auth.method = Some(value),
         "TLS_MODE" => raw.tls.mode = Some(value),
         "TLS_CERT" => raw.tls.cert = Some(value),

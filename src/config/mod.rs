@@ -3,6 +3,7 @@
 //! [`raw`] is the file as it stands, [`mod@env`] lays variables over it, [`validate`] makes
 //! [`Settings`] of it, [`change`] compares two of them.
 
+pub mod auth;
 pub mod change;
 pub mod env;
 pub mod error;

@@ -12,6 +12,8 @@ pub struct Raw {
     pub listen_replica: Option<String>,
     /// Where metrics and health are served.
     pub http: Option<String>,
+    /// From where these may be asked for.
+    pub http_from: Option<Vec<String>>,
     /// Node URLs.
     pub nodes: Option<Vec<String>>,
     /// Worker threads.
@@ -38,6 +40,16 @@ pub struct Raw {
 pub struct Auth {
     /// `trust` or `scram`.
     pub method: Option<String>,
+    /// Lines as in pg_hba.conf.
+    pub rules: Option<Vec<String>>,
+    /// Lines as in pg_ident.conf.
+    pub maps: Option<Vec<String>>,
+    /// What asks the database for a role's stored password.
+    pub query: Option<String>,
+    /// How long that is believed.
+    pub cache: Option<String>,
+    /// Clients that log in at once.
+    pub max_logins: Option<usize>,
     /// `[[auth.users]]`
     pub users: Vec<User>,
 }

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::auth::rules::address::Addresses;
+use crate::auth::{IdentMaps, Rules};
+
 /// How much a read must show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Consistency {
@@ -122,14 +125,21 @@ pub struct NodeSettings {
     pub tls: NodeTls,
 }
 
-/// How clients log in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum AuthMethod {
-    /// Everyone is who they say.
-    Trust,
-    /// SCRAM-SHA-256 against the users in the configuration.
-    #[default]
-    Scram,
+/// Who may come in, and how that is proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthSettings {
+    /// Who has to prove what; the first that fits counts.
+    pub rules: Rules,
+    /// Which certificate may come in as which role.
+    pub maps: IdentMaps,
+    /// Roles whose secrets are given here rather than asked for in the database.
+    pub users: Vec<UserSettings>,
+    /// What asks the database for a role's stored password; `None` for what PostgreSQL itself has.
+    pub query: Option<String>,
+    /// How long the answer is believed. Default 10 s.
+    pub cache: Duration,
+    /// The most clients that log in at once. Default 1000.
+    pub max_logins: usize,
 }
 
 /// A user of the configuration file.
@@ -162,10 +172,10 @@ pub struct Settings {
     pub http: SocketAddr,
     /// The nodes; at least one.
     pub nodes: Vec<NodeSettings>,
-    /// How clients log in.
-    pub auth: AuthMethod,
-    /// Who may log in, with `scram`.
-    pub users: Vec<UserSettings>,
+    /// The networks from which HTTP is answered. Default: this machine.
+    pub http_from: Vec<Addresses>,
+    /// Who may come in.
+    pub auth: AuthSettings,
     /// TLS to clients; `None` for none.
     pub tls: Option<ClientTls>,
     /// Log format.

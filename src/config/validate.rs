@@ -3,13 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::auth::auth;
 use super::env::expand;
 use super::error::ConfigError;
 use super::raw::Raw;
-use super::settings::{AuthMethod, Consistency, LogFormat, NodeSettings, OverBudget, Settings, UserSettings};
+use super::settings::{Consistency, LogFormat, NodeSettings, OverBudget, Settings};
 use super::tls::client_tls;
 use super::units::duration;
 use super::url;
+use crate::auth::rules::address::Addresses;
 
 /// The most worker threads: process ids told to clients hold the worker's number.
 pub const MAX_WORKERS: usize = 64;
@@ -41,21 +43,6 @@ pub fn settings(
     let ms = Duration::from_millis;
     let s = Duration::from_secs;
     let (freshness, pool) = (&raw.freshness, &raw.pool);
-    let auth = choice(
-        "auth.method",
-        raw.auth.method.as_deref(),
-        &[("trust", AuthMethod::Trust), ("scram", AuthMethod::Scram)],
-    )?;
-    let users = users(raw, lookup)?;
-    if auth == AuthMethod::Scram && users.is_empty() {
-        return Err(ConfigError::Missing {
-            key: "auth.users".into(),
-            remedy:
-                "with scram every user needs an entry [[auth.users]] with name and password (or verifier); \
-                     --auth trust lets everyone in without a password"
-                    .into(),
-        });
-    }
     Ok(Settings {
         listen: address("listen", raw.listen.as_deref(), 6432)?,
         listen_replica: match &raw.listen_replica {
@@ -64,8 +51,8 @@ pub fn settings(
         },
         http: address("http", raw.http.as_deref(), 9464)?,
         nodes: nodes(raw, lookup)?,
-        auth,
-        users,
+        http_from: http_from(raw.http_from.as_deref())?,
+        auth: auth(raw, lookup)?,
         tls: client_tls(&raw.tls)?,
         log_format: choice(
             "log.format",
@@ -169,6 +156,24 @@ fn address(key: &str, value: Option<&str>, default: u16) -> Result<SocketAddr, C
     })
 }
 
+/// The networks from which HTTP is answered: those of this machine, unless others are named.
+fn http_from(networks: Option<&[String]>) -> Result<Vec<Addresses>, ConfigError> {
+    let read = |text: &str| -> Option<Addresses> {
+        if text == "all" {
+            return Some(Addresses::All);
+        }
+        let (address, bits) = text.split_once('/')?;
+        Addresses::cidr(address.parse().ok()?, bits)
+    };
+    let local = ["127.0.0.0/8".to_owned(), "::1/128".to_owned()];
+    let networks = networks.unwrap_or(&local).iter().map(|text| {
+        read(text.trim()).ok_or_else(|| {
+            ConfigError::value("http_from", text, r#"write networks such as "10.0.0.0/8", or "all""#)
+        })
+    });
+    networks.collect()
+}
+
 fn nodes(raw: &Raw, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Vec<NodeSettings>, ConfigError> {
     let urls = raw.nodes.as_deref().unwrap_or_default();
     if urls.is_empty() {
@@ -197,39 +202,6 @@ fn nodes(raw: &Raw, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Vec<NodeS
     Ok(nodes)
 }
 
-fn users(raw: &Raw, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Vec<UserSettings>, ConfigError> {
-    let mut users: Vec<UserSettings> = Vec::new();
-    for user in &raw.auth.users {
-        let name = user.name.clone().filter(|n| !n.is_empty()).ok_or_else(|| ConfigError::Missing {
-            key: "auth.users.name".into(),
-            remedy: "every [[auth.users]] needs the role's name".into(),
-        })?;
-        let key = format!("auth.users[{name}]");
-        let secret = match (&user.password, &user.verifier) {
-            (Some(password), None) => expand(&format!("{key}.password"), password, lookup)?,
-            (None, Some(verifier)) => {
-                let verifier = expand(&format!("{key}.verifier"), verifier, lookup)?;
-                if !verifier.starts_with("SCRAM-SHA-256$") {
-                    return Err(ConfigError::value(
-                        format!("{key}.verifier"),
-                        "...",
-                        "write rolpassword of pg_authid, which begins with SCRAM-SHA-256$",
-                    ));
-                }
-                verifier
-            }
-            _ => {
-                return Err(ConfigError::Missing { key, remedy: "give either password or verifier".into() });
-            }
-        };
-        if users.iter().any(|u| u.name == name) {
-            return Err(ConfigError::value("auth.users", name, "this user is named twice"));
-        }
-        users.push(UserSettings { name, secret });
-    }
-    Ok(users)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,7 +227,16 @@ mod tests {
     fn every_error_names_key_value_and_remedy() {
         let trust = "[auth]\nmethod = 'trust'\n";
         for (text, expected) in [
-            (String::new(), "auth.users is missing: with scram every user"),
+            (format!("{NODE}[auth]\nmethod = 'md5'"), r#"auth.method = "md5": write "scram""#),
+            (
+                format!("{NODE}[auth]\nrules = ['host all all all scram', 'host all all all peer']"),
+                r#"auth.rules = "peer": line 2: "#,
+            ),
+            (
+                format!("{NODE}[auth]\nrules = ['hostssl all all all cert map=m']"),
+                r#"auth.rules = "m": there is no such map"#,
+            ),
+            (format!("{NODE}http_from = ['localhost']"), r#"http_from = "localhost": write networks"#),
             (trust.to_owned(), "nodes is missing: name every PostgreSQL server"),
             (format!("listen = 'x'\n{NODE}{trust}"), r#"listen = "x": write an address and a port"#),
             (format!("workers = 0\n{NODE}{trust}"), r#"workers = "0": write a number from 1 to 64"#),
@@ -293,7 +274,7 @@ mod tests {
     #[test]
     fn secrets_come_from_variables_and_never_show() {
         let found = read(&format!("{NODE}[[auth.users]]\nname = 'bob'\npassword = '${{PW}}'")).unwrap();
-        assert_eq!(found.users.first().map(|u| u.secret.as_str()), Some("hunter2"));
+        assert_eq!(found.auth.users.first().map(|u| u.secret.as_str()), Some("hunter2"));
         assert!(!format!("{found:?}").contains("hunter2"));
     }
 }

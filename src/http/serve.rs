@@ -1,6 +1,7 @@
 //! Answers HTTP requests.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,6 +49,8 @@ pub struct HttpState {
     pub now: Box<dyn Fn() -> Duration>,
     /// No new clients are taken.
     pub draining: Arc<AtomicBool>,
+    /// Whether anything is answered to that address.
+    pub from: Box<dyn Fn(IpAddr) -> bool>,
 }
 
 /// Serves until the runtime ends, on the `LocalSet` of this thread.
@@ -56,8 +59,8 @@ pub async fn serve(listener: TcpListener, state: HttpState) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept an HTTP connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -67,7 +70,14 @@ pub async fn serve(listener: TcpListener, state: HttpState) {
         let state = state.clone();
         tokio::task::spawn_local(async move {
             let service = service_fn(|request| {
-                let answer = answer(&request, &state);
+                let answer = match (state.from)(peer.ip()) {
+                    true => answer(&request, &state),
+                    false => response(
+                        StatusCode::FORBIDDEN,
+                        TEXT,
+                        "http_from does not hold your address\n".to_owned(),
+                    ),
+                };
                 async move { Ok::<_, Infallible>(answer) }
             });
             let connection = http1::Builder::new()

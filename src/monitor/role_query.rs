@@ -68,7 +68,9 @@ impl RoleQuery {
         limit: Duration,
         query: Option<&str>,
     ) -> Result<Self, Fault> {
-        let client = login::connect(node, connector, None, limit).await.map_err(Fault::Broken)?;
+        let client = login::connect(node, connector, None, limit)
+            .await
+            .map_err(|failure| Fault::Broken(failure.to_string()))?;
         client.batch_execute(PREPARE_SESSION).await.map_err(|e| fault(&e))?;
         let query = match query {
             Some(query) => query,

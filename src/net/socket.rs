@@ -1,6 +1,7 @@
 //! A socket, TCP or Unix: what the operating system gives.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -44,6 +45,15 @@ impl Socket {
             return UnixStream::connect(path).await.map(Self::Unix);
         }
         TcpStream::connect((host, port)).await.map(Self::tcp)
+    }
+
+    /// The peer's address; `None` for a Unix socket, or if it is gone already.
+    #[must_use]
+    pub fn peer(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(s) => s.peer_addr().ok().map(|address| address.ip().to_canonical()),
+            Self::Unix(_) => None,
+        }
     }
 
     /// Waits until there is something to read, or the end.

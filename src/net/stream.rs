@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
@@ -31,6 +32,12 @@ impl Stream {
     /// As the operating system says.
     pub async fn connect(host: &str, port: u16) -> io::Result<Self> {
         Socket::connect(host, port).await.map(|socket| Self { socket, tls: None })
+    }
+
+    /// The peer's address; `None` for a Unix socket, or if it is gone already.
+    #[must_use]
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.socket.peer()
     }
 
     /// Goes over to TLS. `received` are bytes of the peer's that have been read already.

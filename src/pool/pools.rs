@@ -9,7 +9,6 @@ use tokio::sync::oneshot;
 
 use super::lease::{Lease, Seat};
 use super::limits::Limits;
-use crate::auth::Credential;
 use crate::topology::{NodeId, Topology};
 
 /// Whom a server connection is logged in as.
@@ -19,8 +18,6 @@ pub struct Identity {
     pub user: Rc<str>,
     /// The database.
     pub database: Rc<str>,
-    /// What proves it to servers.
-    pub credential: Option<Credential>,
 }
 
 /// The number of a role and a database in this worker.

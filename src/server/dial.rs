@@ -104,7 +104,10 @@ async fn connect_by(way: Way, target: &Target<'_>) -> Result<Connection, DialErr
             let mut step = login.on_message(frame.tag, body)?;
             buffer.advance(frame.len);
             if let Step::Hash(job) = step {
-                step = login.on_hashed(job.run())?;
+                // A millisecond and more: others are not to wait for it.
+                let hashed =
+                    tokio::task::spawn_blocking(move || job.run()).await.map_err(io::Error::other)?;
+                step = login.on_hashed(hashed)?;
             }
             match step {
                 // One password, one hash.

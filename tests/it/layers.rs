@@ -12,7 +12,8 @@ const RULES: [(&str, &[&str]); 17] = [
     ("route", &["sql", "lsn", "topology"]),
     ("session", &["wire", "sql", "lsn", "topology", "route"]),
     ("auth", &["wire"]),
-    ("config", &[]),
+    // Rules are read once, into what the login goes by.
+    ("config", &["auth"]),
     ("net", &["config"]),
     // A server connection carries the session core's book about it: statements, settings, answers to come.
     ("server", &["net", "wire", "auth", "config", "topology", "session"]),

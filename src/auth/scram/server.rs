@@ -27,7 +27,7 @@ impl MockSecret {
     }
 
     /// The same for a name each time, or its absence would show (PostgreSQL: `scram_mock_salt`).
-    fn salt(&self, user: &str) -> [u8; SALT_LEN] {
+    pub(in crate::auth) fn salt(&self, user: &str) -> [u8; SALT_LEN] {
         let hash = mac(&self.0, &[user.as_bytes()]);
         std::array::from_fn(|i| hash[i])
     }

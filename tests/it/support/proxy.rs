@@ -40,10 +40,12 @@ impl Proxy {
                 "--http",
                 &format!("127.0.0.1:{}", ports[1]),
             ])
-            .env("TIDEGATE_AUTH", "trust")
             .env("TIDEGATE_LOG", std::env::var("TIDEGATE_LOG").unwrap_or_else(|_| "warn".to_owned()))
             .envs(variables.iter().copied())
             .stdin(Stdio::null());
+        if !variables.iter().any(|(name, _)| name.starts_with("TIDEGATE_AUTH")) {
+            command.env("TIDEGATE_AUTH", "trust");
+        }
         for url in urls {
             command.args(["--node", url]);
         }
