@@ -40,7 +40,8 @@ rm -rf "$1"
 pub struct Server {
     /// Its TCP port on 127.0.0.1.
     pub port: u16,
-    data: PathBuf,
+    /// Its data directory.
+    pub data: PathBuf,
 }
 
 /// A running cluster.

@@ -12,6 +12,7 @@ mod operation;
 mod pooling;
 mod protocol;
 mod routing;
+mod security;
 mod sessions;
 mod setup;
 mod transcripts;

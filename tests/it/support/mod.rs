@@ -1,5 +1,6 @@
 //! What the tests stand on.
 
+pub(crate) mod certs;
 pub(crate) mod peer;
 pub(crate) mod proxy;
 pub(crate) mod wire;
