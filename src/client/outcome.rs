@@ -7,6 +7,7 @@ use super::serve::{Client, Life};
 use super::unit::TransactionKind;
 use crate::pool::Lease;
 use crate::relay::Outcome;
+use crate::relay::exchange::Farewell;
 use crate::session::Unit;
 use crate::session::local;
 use crate::session::state::{LastRoute, Lost};
@@ -72,12 +73,12 @@ impl Client {
                 self.end_lease(lease, place.node);
                 self.fatal(&Report { severity: build::Severity::Fatal, ..local::too_many() }).await
             }
-            Outcome::ServerLost { ended: true, .. } => {
+            Outcome::ServerLost { farewell: Farewell::Fatal, .. } => {
                 // PostgreSQL has told the client that its connection ends, and why.
                 self.end_lease(lease, place.node);
                 Life::Ends
             }
-            Outcome::ServerLost { error, torn, told, .. } => {
+            Outcome::ServerLost { error, torn, farewell, .. } => {
                 self.end_lease(lease, place.node);
                 self.worker.polls.kick(place.node);
                 let report = Report::error(
@@ -85,13 +86,13 @@ impl Client {
                     format!("the connection to node {} broke: {error}", self.node_name(place.node)),
                 )
                 .detail("It is not known whether the statement took effect.");
-                self.broke_off(unit, torn, told, &report).await
+                self.broke_off(unit, torn, farewell, &report).await
             }
             Outcome::ServerFailed { message, torn } => {
                 self.end_lease(lease, place.node);
                 let report = Report::error(sqlstate::CONNECTION_FAILURE, message)
                     .detail(format!("Node {}.", self.node_name(place.node)));
-                self.broke_off(unit, torn, false, &report).await
+                self.broke_off(unit, torn, Farewell::None, &report).await
             }
             Outcome::PlanChanged => {
                 self.session.status = lease.connection.status;
@@ -146,7 +147,7 @@ impl Client {
     }
 
     /// The server is gone in the middle of a unit.
-    async fn broke_off(&mut self, unit: &Unit, torn: bool, told: bool, report: &Report) -> Life {
+    async fn broke_off(&mut self, unit: &Unit, torn: bool, farewell: Farewell, report: &Report) -> Life {
         let bound = !self.session.pins.is_empty();
         if torn || bound || !unit.is_whole() {
             return self.fatal(&Report { severity: build::Severity::Fatal, ..report.clone() }).await;
@@ -156,7 +157,7 @@ impl Client {
             self.session.lose(Lost::Told);
         }
         self.drop_unit(unit);
-        if !told {
+        if farewell == Farewell::None {
             return self.fail(unit, report).await;
         }
         self.worker.count_error(report);

@@ -1,6 +1,6 @@
 //! Goes through what the server says: looks at the heads, and into the few bodies that matter.
 
-use super::exchange::{Broken, Exchange, Feed};
+use super::exchange::{Broken, Exchange, Farewell, Feed};
 use super::heal::{is_servers_end, refusal};
 use bytes::BytesMut;
 
@@ -114,10 +114,12 @@ impl Exchange<'_, '_> {
                     let run = self.server.input.get(self.run..self.at).unwrap_or_default();
                     self.to_client.extend_from_slice(run);
                     Fields::new(body).write_as_error(&mut self.to_client);
-                    (self.at, self.run, self.told) = (end, end, true);
+                    (self.at, self.run, self.farewell) = (end, end, Farewell::Reason);
                     return Ok(());
                 }
-                self.ended |= Fields::new(body).is_fatal() && self.refused.is_none();
+                if Fields::new(body).is_fatal() && self.refused.is_none() {
+                    self.farewell = Farewell::Fatal;
+                }
                 if let Some(renamed) = renamed {
                     let run = self.server.input.get(self.run..self.at).unwrap_or_default();
                     self.to_client.extend_from_slice(run);

@@ -21,6 +21,18 @@ use crate::wire::client::SYNC_MESSAGE;
 use crate::wire::frame::HEADER;
 use crate::wire::server::Status;
 
+/// What a client has heard of the end of its server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Farewell {
+    /// Nothing.
+    #[default]
+    None,
+    /// The server's own reason, as an error after which the session goes on.
+    Reason,
+    /// The server's own words, after which PostgreSQL closes the connection.
+    Fatal,
+}
+
 /// How a unit ended.
 #[derive(Debug)]
 pub enum Outcome {
@@ -36,10 +48,8 @@ pub enum Outcome {
         unseen: bool,
         /// Whether the client has seen a message only in part, so that no other can follow.
         torn: bool,
-        /// Whether the client has had the server's own word about it.
-        told: bool,
-        /// Whether that word was that the client's connection ends.
-        ended: bool,
+        /// What the client has heard of it.
+        farewell: Farewell,
     },
     /// The server does not keep to the protocol, or did not take our own settings.
     ServerFailed {
@@ -135,10 +145,8 @@ pub struct Exchange<'a, 'b> {
     pub(super) mixed: bool,
     /// Part of the unit has been sent before what is fed now.
     pub(super) any_sent: bool,
-    /// The client has had the server's own word about its end.
-    pub(super) told: bool,
-    /// The client has been told that its connection ends.
-    pub(super) ended: bool,
+    /// What the client has heard of its server's end.
+    pub(super) farewell: Farewell,
     taken: bool,
 }
 
@@ -175,8 +183,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
             ends_copy: false,
             mixed: false,
             any_sent: false,
-            told: false,
-            ended: false,
+            farewell: Farewell::None,
             taken: false,
         }
     }
@@ -203,8 +210,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
                 error,
                 unseen: !self.seen && !self.taken,
                 torn: self.is_torn(),
-                told: self.told,
-                ended: self.ended,
+                farewell: self.farewell,
             },
             Err(Broken::Protocol(message)) => Outcome::ServerFailed { message, torn: self.is_torn() },
             Err(Broken::TooManyStatements) => Outcome::TooManyStatements,

@@ -244,6 +244,17 @@ async fn clients_speak_tls_and_are_known_by_certificates() {
     // New certificates: who is in stays in.
     let url = format!("postgres://127.0.0.1:{}/postgres?sslmode=require", proxy.port);
     let before = shown(&url).await;
+    let (cert, key) = (certs.path("an app.crt"), certs.path("an app.key"));
+    let own = format!("{url}&sslcert={cert}&sslkey={key}").replace("an app", "an%20app");
+    let stream = Connector::new(&node(&own)).unwrap().connect(Way::Tls).await.unwrap();
+    let (kept, connection) = tokio_postgres::Config::new()
+        .user("an app")
+        .dbname("postgres")
+        .ssl_mode(tokio_postgres::config::SslMode::Disable)
+        .connect_raw(stream, tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
     certs.issue("server", &["localhost", "renewed.example"]);
     proxy.signal("-HUP");
     let began = Instant::now();
@@ -256,6 +267,7 @@ async fn clients_speak_tls_and_are_known_by_certificates() {
         "an app|1",
     )
     .await;
+    assert_eq!(value(&kept, encrypted).await, "an app|1");
     // A key that does not fit is not taken, and all goes on.
     fs::copy(certs.path("other.key"), certs.path("server.key")).unwrap();
     proxy.signal("-HUP");
