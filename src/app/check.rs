@@ -6,9 +6,11 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::exit::ExitCode;
+use crate::auth::{Rule, RuleMethod};
 use crate::config::Settings;
 use crate::monitor::probe::{Probe, describe};
-use crate::net::Connector;
+use crate::monitor::verifiers::can_ask;
+use crate::net::{Acceptor, Connector};
 
 /// Asks every node once, and prints what it is.
 #[must_use]
@@ -18,7 +20,12 @@ pub fn check(settings: &Settings) -> ExitCode {
         Err(_) => return ExitCode::Internal,
     };
     let local = tokio::task::LocalSet::new();
+    if let Err(error) = settings.tls.as_ref().map(Acceptor::new).transpose() {
+        let _ = writeln!(io::stdout().lock(), "tls: {error}");
+        return ExitCode::Failed;
+    }
     let found = local.block_on(&runtime, ask_all(settings));
+    let logins = wants_passwords(settings).then(|| local.block_on(&runtime, ask_for_passwords(settings)));
     let (mut primaries, mut failed) = (0, false);
     let mut out = io::stdout().lock();
     for (name, answer) in found {
@@ -39,7 +46,34 @@ pub fn check(settings: &Settings) -> ExitCode {
         let _ =
             writeln!(out, "{primaries} of these nodes say that they take writes: there must be exactly one");
     }
+    if let Some(Err(reason)) = logins {
+        // Whoever stands in auth.users comes in all the same.
+        failed |= settings.auth.users.is_empty();
+        let _ = writeln!(out, "logins: the passwords that PostgreSQL stores cannot be asked for: {reason}");
+        let _ = writeln!(out, "        run what `tidegate check --print-setup` prints, or fill auth.users");
+    }
     if failed || primaries != 1 { ExitCode::Failed } else { ExitCode::Ok }
+}
+
+/// Whether some rule makes clients prove a password.
+fn wants_passwords(settings: &Settings) -> bool {
+    let by_password =
+        |rule: &Rule| matches!(rule.method, RuleMethod::Scram | RuleMethod::Md5 | RuleMethod::Password);
+    settings.auth.rules.iter().any(by_password)
+}
+
+/// Whether some node tells the stored password of a role.
+async fn ask_for_passwords(settings: &Settings) -> Result<(), String> {
+    let mut last = Ok(());
+    for node in &settings.nodes {
+        let connector = Connector::new(node).map_err(|e| e.to_string())?;
+        let query = settings.auth.query.as_deref();
+        last = can_ask(node, &connector, settings.connect_timeout, query).await;
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
 }
 
 async fn ask_all(settings: &Settings) -> Vec<(String, Result<(bool, String), String>)> {

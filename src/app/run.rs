@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use rand::Rng;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::exit::ExitCode;
@@ -104,6 +104,7 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
         verifiers: monitor.verifiers.clone(),
         keyring: Arc::default(),
         logins: Arc::default(),
+        hashing: Arc::new(Semaphore::new(thread::available_parallelism().map_or(1, |n| n.get().div_ceil(2)))),
         connectors,
         acceptor: Arc::new(acceptor.map(Arc::new).into()),
         topology: monitor.topology.clone(),
@@ -286,8 +287,9 @@ fn take_settings(shared: &Shared, reload: &Reload) {
 fn take_secrets(shared: &Shared, settings: &Settings) -> anyhow::Result<()> {
     let users = users(settings, shared.users.load().mock().clone())?;
     let acceptor = settings.tls.as_ref().map(Acceptor::new).transpose()?;
-    for connector in shared.connectors.iter() {
-        connector.reload()?;
+    let files: Vec<_> = shared.connectors.iter().map(Connector::read).collect::<Result<_, _>>()?;
+    for (connector, files) in shared.connectors.iter().zip(files) {
+        connector.take(files);
     }
     shared.users.store(Arc::new(users));
     shared.acceptor.store(acceptor.map(Arc::new));

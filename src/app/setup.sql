@@ -32,7 +32,7 @@ SELECT 'DROP FUNCTION tidegate.verifier(text)'
 -- guessing and no more, but an md5 hash is as good as the password. To keep superusers out, take the line with rolsuper
 -- in.
 CREATE OR REPLACE FUNCTION tidegate.verifier(name text)
-  RETURNS TABLE(password text, can_login boolean, seconds_left double precision)
+  RETURNS TABLE(password text, can_login boolean, seconds_left double precision, role oid)
   LANGUAGE sql STABLE STRICT SECURITY DEFINER ROWS 1
   SET search_path = pg_catalog, pg_temp
 AS $verifier$
@@ -41,7 +41,7 @@ AS $verifier$
       WHEN 'infinity' THEN NULL
       WHEN '-infinity' THEN '-infinity'::double precision
       ELSE extract(epoch FROM r.rolvaliduntil - now())::double precision
-    END
+    END, r.oid
   FROM pg_catalog.pg_authid AS r
   WHERE r.rolname = $1
     -- AND NOT r.rolsuper

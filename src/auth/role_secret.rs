@@ -15,6 +15,8 @@ pub struct RoleSecret {
     pub can_login: bool,
     /// When the password ends, since the process started; `None` for never.
     pub expires: Option<Duration>,
+    /// The role's oid, if that was told: a renamed role keeps it, and another one of its name does not have it.
+    pub oid: Option<u32>,
 }
 
 impl RoleSecret {
@@ -26,7 +28,14 @@ impl RoleSecret {
             password: password.filter(|p| !p.is_empty()).map(Into::into),
             can_login,
             expires: seconds_left.and_then(|left| expiry(left, asked)),
+            oid: None,
         }
+    }
+
+    /// The same, of the role with that oid.
+    #[must_use]
+    pub fn of(self, oid: Option<u32>) -> Self {
+        Self { oid, ..self }
     }
 
     /// The password, unless it has expired.

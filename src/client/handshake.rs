@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use rand::Rng;
 
 use super::cancel::Handle;
-use super::login::log_in;
+use super::login::{LoggedInAs, log_in};
 use super::worker::Worker;
 use crate::auth::{Applicant, Credential};
 use crate::net::tls::{ALPN, Session};
@@ -33,6 +33,8 @@ pub struct Arrival {
     pub user: Rc<str>,
     /// The database.
     pub database: Rc<str>,
+    /// Its oid, if that is known.
+    pub role: Option<u32>,
     /// What servers take as proof.
     pub credential: Option<Credential>,
     /// Its settings.
@@ -178,24 +180,25 @@ async fn arrive(
     if minor != spoken || !unknown.is_empty() {
         build::negotiate_version(&mut out, spoken, &unknown);
     }
-    let replication = replication(parameters);
+    let replication = Replication::of(parameters)?;
     let applicant = Applicant {
         // Who is gone already has no address, and gets in by no rule.
         address: stream.peer().ok_or(None)?,
         tls: stream.tls().is_some(),
         database: &database,
         user: &user,
-        replication: is_physical(parameters),
+        replication: replication == Replication::Physical,
     };
-    let credential = log_in(stream, input, worker, applicant, &mut out).await?;
+    let LoggedInAs { role, credential } = log_in(stream, input, worker, applicant, &mut out).await?;
     stream.write_all(&out).await.map_err(|_| None)?;
     Ok(Arrival {
         user: user.into(),
         database: database.into(),
+        role,
         credential,
         settings: Rc::new(settings),
         level,
-        replication,
+        replication: replication.parameters(parameters),
         key_len: if spoken >= 2 { 32 } else { 4 },
     })
 }
@@ -209,26 +212,65 @@ fn clip(mut name: String) -> String {
     name
 }
 
-/// Whether it is a replication connection without a database, for which there are rules of their own.
-fn is_physical(parameters: Parameters<'_>) -> bool {
-    !replication(parameters).is_empty()
-        && parameters.get(b"replication").is_some_and(|value| !value.eq_ignore_ascii_case(b"database"))
+/// What the startup parameter `replication` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replication {
+    /// An ordinary session.
+    Off,
+    /// A walsender without a database, for which there are rules of their own.
+    Physical,
+    /// A walsender in a database.
+    Database,
 }
 
-/// What a replication connection's server must be told, if it is one.
-fn replication(parameters: Parameters<'_>) -> Vec<(String, String)> {
-    let off = |value: &[u8]| {
-        matches!(value.to_ascii_lowercase().as_slice(), b"false" | b"off" | b"no" | b"0" | b"" | b"f" | b"n")
-    };
-    if parameters.get(b"replication").is_none_or(off) {
-        return Vec::new();
+impl Replication {
+    /// Reads it as PostgreSQL does (`ProcessStartupPacket`): what we take for an ordinary session must be none there.
+    fn of(parameters: Parameters<'_>) -> Result<Self, Option<Report>> {
+        let mut all = parameters.iter().filter(|(name, _)| *name == b"replication").map(|(_, value)| value);
+        let Some(value) = all.next() else { return Ok(Self::Off) };
+        let read = match value {
+            b"database" => Some(Self::Database),
+            value => boolean(value).map(|on| if on { Self::Physical } else { Self::Off }),
+        };
+        // PostgreSQL mixes several of them.
+        read.filter(|_| all.next().is_none()).ok_or_else(|| {
+            let value = String::from_utf8_lossy(value).into_owned();
+            let message = format!("invalid value for parameter \"replication\": \"{value}\"");
+            let hint = "Valid values are: \"false\", 0, \"true\", 1, \"database\".";
+            Some(Report::fatal(sqlstate::INVALID_PARAMETER_VALUE, message).hint(hint))
+        })
     }
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let ours = |name: &[u8]| {
-        matches!(name, b"user" | b"database") || name.starts_with(b"_pq_.") || name.starts_with(b"tidegate.")
-    };
-    let others = parameters.iter().filter(|(name, _)| !ours(name));
-    others.map(|(name, value)| (text(name), text(value))).collect()
+
+    /// What a replication connection's server must be told; nothing for an ordinary session.
+    fn parameters(self, parameters: Parameters<'_>) -> Vec<(String, String)> {
+        let value = match self {
+            Self::Off => return Vec::new(),
+            Self::Physical => "true",
+            Self::Database => "database",
+        };
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let ours = |name: &[u8]| {
+            matches!(name, b"user" | b"database" | b"replication")
+                || name.starts_with(b"_pq_.")
+                || name.starts_with(b"tidegate.")
+        };
+        let others = parameters.iter().filter(|(name, _)| !ours(name));
+        let own = [("replication".to_owned(), value.to_owned())];
+        own.into_iter().chain(others.map(|(name, value)| (text(name), text(value)))).collect()
+    }
+}
+
+/// A boolean as PostgreSQL reads it: any prefix that tells (`parse_bool_with_len` in `utils/adt/bool.c`).
+fn boolean(value: &[u8]) -> Option<bool> {
+    let value = value.to_ascii_lowercase();
+    let is = |word: &[u8], least: usize| value.len() >= least && word.starts_with(&value);
+    match value.as_slice() {
+        b"1" => Some(true),
+        b"0" => Some(false),
+        _ if is(b"true", 1) || is(b"yes", 1) || is(b"on", 2) => Some(true),
+        _ if is(b"false", 1) || is(b"no", 1) || is(b"off", 2) => Some(false),
+        _ => None,
+    }
 }
 
 /// The parameters that a session starts with, and its level if it names one.
@@ -259,9 +301,13 @@ fn settings(parameters: Parameters<'_>) -> Result<(SettingsMap, Option<Level>), 
             .set_startup(name, value)
             .map_err(|_| Report::fatal(sqlstate::LIMIT_EXCEEDED, "too many parameters in the startup packet"))
     };
+    if let Some(encoding) = parameters.get(b"client_encoding") {
+        // By it all other values are read.
+        set("client_encoding", encoding)?;
+    }
     for (name, value) in parameters.iter() {
         match name {
-            b"user" | b"database" | b"replication" => {}
+            b"user" | b"database" | b"replication" | b"client_encoding" => {}
             b"options" => {
                 let text = String::from_utf8_lossy(value);
                 let pairs = startup::options(&text).map_err(|word| {
@@ -308,4 +354,30 @@ pub(super) async fn more(stream: &mut Stream, input: &mut BytesMut) -> Result<()
 
 pub(super) fn malformed() -> Option<Report> {
     Some(Report::fatal(sqlstate::PROTOCOL_VIOLATION, "invalid length or layout of a startup or login packet"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn booleans_are_those_of_postgresql() {
+        for (text, value) in [
+            ("t", Some(true)),
+            ("TRUE", Some(true)),
+            ("ye", Some(true)),
+            ("on", Some(true)),
+            ("1", Some(true)),
+            ("of", Some(false)),
+            ("fals", Some(false)),
+            ("n", Some(false)),
+            ("0", Some(false)),
+            ("o", None),
+            ("", None),
+            ("truer", None),
+            ("2", None),
+        ] {
+            assert_eq!(boolean(text.as_bytes()), value, "{text}");
+        }
+    }
 }

@@ -79,6 +79,12 @@ pub async fn lease(
                 DialError::Login(LoginError::Refused(refusal)) if !is_unavailable(&refusal.sqlstate) => {
                     Err(NoLease::Refused(Report::fatal(refusal.sqlstate, refusal.message)))
                 }
+                // The node is well; what the client has proven does not open it.
+                DialError::Login(
+                    error @ (LoginError::NoCredential(_)
+                    | LoginError::NeedsPassword(_)
+                    | LoginError::UnsupportedMethod(_)),
+                ) => Err(NoLease::Refused(Report::fatal(sqlstate::INVALID_AUTHORIZATION, error.to_string()))),
                 other => Err(NoLease::Unreachable(other.to_string())),
             }
         }
@@ -142,7 +148,11 @@ pub(super) async fn connect(
         user: &identity.user,
         database: &identity.database,
         parameters,
-        credential: worker.shared.keyring.get(&identity.user).or_else(|| own.map(Credential::Password)),
+        credential: worker
+            .shared
+            .keyring
+            .get(&identity.user, identity.role)
+            .or_else(|| own.map(Credential::Password)),
         limit: settings.connect_timeout,
         now: worker.now(),
     })

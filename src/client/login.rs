@@ -26,7 +26,7 @@ pub async fn log_in(
     worker: &Worker,
     applicant: Applicant<'_>,
     out: &mut BytesMut,
-) -> Result<Option<Credential>, Option<Report>> {
+) -> Result<LoggedInAs, Option<Report>> {
     let result = try_log_in(stream, input, worker, applicant, out).await;
     if let Err(Some(report)) = &result {
         // Names are a stranger's text: in quotes, with whatever is not printable escaped.
@@ -42,7 +42,7 @@ async fn try_log_in(
     worker: &Worker,
     applicant: Applicant<'_>,
     out: &mut BytesMut,
-) -> Result<Option<Credential>, Option<Report>> {
+) -> Result<LoggedInAs, Option<Report>> {
     let settings = worker.settings();
     let denied = |denial: crate::auth::Denial| Some(denial.report(&applicant));
     if settings.tls.as_ref().is_some_and(|tls| tls.required) && !applicant.tls {
@@ -59,38 +59,48 @@ async fn try_log_in(
     let name = certificate.as_ref().and_then(Certificate::common_name);
     rule.after_login(&settings.auth.maps, name.as_deref(), applicant.user).map_err(denied)?;
     out.extend_from_slice(&done.messages);
-    Ok(done.credential)
+    Ok(LoggedInAs { role: role.oid, credential: done.credential })
+}
+
+/// The end of a login that succeeded.
+pub struct LoggedInAs {
+    /// The role's oid, if the database has told it.
+    pub role: Option<u32>,
+    /// What servers take as proof.
+    pub credential: Option<Credential>,
 }
 
 /// A role, as far as its login needs it.
 struct Role {
     user: User,
     can_login: bool,
+    oid: Option<u32>,
 }
 
-/// What the configuration has of a role, or else the database. A role that is not there is asked like any other.
+/// What the configuration has of a role, or else the database. Where a password decides, a role that is not there is
+/// asked like any other.
 async fn find(worker: &Worker, name: &str, method: RuleMethod) -> Result<Role, Option<Report>> {
-    if let Some(user) = worker.users().get(name) {
-        return Ok(Role { user: user.clone(), can_login: true });
-    }
     let now = worker.now();
-    let found = match method {
-        // Servers will say whether there is such a role.
-        RuleMethod::Trust | RuleMethod::Reject => return Ok(Role { user: User::default(), can_login: true }),
-        RuleMethod::Cert | RuleMethod::Scram | RuleMethod::Md5 | RuleMethod::Password => {
-            worker.shared.verifiers.role(name, now).await
+    let configured = worker.users().get(name).cloned();
+    let by_password = matches!(method, RuleMethod::Scram | RuleMethod::Md5 | RuleMethod::Password);
+    let found = match worker.shared.verifiers.role(name, now).await {
+        Ok(found) => found,
+        // What has to be proven stands elsewhere, and servers will say whether there is such a role.
+        Err(_) if configured.is_some() || !by_password => {
+            return Ok(Role { user: configured.unwrap_or_default(), can_login: true, oid: None });
         }
+        Err(error) => return Err(Some(unknown(error))),
     };
-    match found {
-        Ok(role) => {
-            let stored = role.as_ref().and_then(|role| role.usable_password(now));
-            let can_login = role.as_ref().is_none_or(|role: &RoleSecret| role.can_login);
-            Ok(Role { user: User::from_stored(Stored::parse(stored)), can_login })
-        }
-        // The certificate says enough.
-        Err(_) if method == RuleMethod::Cert => Ok(Role { user: User::default(), can_login: true }),
-        Err(error) => Err(Some(unknown(error))),
+    if found.is_none() && !by_password {
+        // It may be about to be made.
+        worker.shared.verifiers.login_failed(name, now);
+        let message = format!("role \"{name}\" does not exist");
+        return Err(Some(Report::fatal(sqlstate::INVALID_AUTHORIZATION, message)));
     }
+    let can_login = found.as_ref().is_none_or(|role: &RoleSecret| role.can_login);
+    let oid = found.as_ref().and_then(|role| role.oid);
+    let stored = || Stored::parse(found.as_ref().and_then(|role| role.usable_password(now)));
+    Ok(Role { user: configured.unwrap_or_else(|| User::from_stored(stored())), can_login, oid })
 }
 
 async fn prove(
@@ -139,6 +149,7 @@ async fn prove(
         input.advance(frame.len);
         if let ClientStep::Hash(job) = step {
             // A millisecond and more: others are not to wait for it.
+            let _turn = worker.shared.hashing.acquire().await.map_err(|_| None)?;
             let hashed = tokio::task::spawn_blocking(move || job.run()).await.map_err(|_| None)?;
             step = login.on_hashed(hashed).map_err(refused)?;
         }
@@ -156,7 +167,11 @@ fn not_permitted(user: &str) -> Report {
 }
 
 fn unknown(error: LookupError) -> Report {
-    let report = Report::fatal(sqlstate::CANNOT_CONNECT_NOW, error.to_string());
+    let sqlstate = match error {
+        LookupError::Busy => sqlstate::TOO_MANY_CONNECTIONS,
+        LookupError::Unavailable | LookupError::NotSetUp => sqlstate::CANNOT_CONNECT_NOW,
+    };
+    let report = Report::fatal(sqlstate, error.to_string());
     match error.hint() {
         Some(hint) => report.hint(hint),
         None => report,

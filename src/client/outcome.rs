@@ -65,6 +65,9 @@ impl Client {
             }
             Outcome::ClientGone => {
                 self.record(place.node, lease.connection.epoch);
+                if std::mem::take(&mut self.defines) {
+                    self.catalog.refresh();
+                }
                 lease.connection.close();
                 self.worker.pools.borrow_mut().seat(place.node, lease.permit);
                 Life::Ends

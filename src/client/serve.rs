@@ -142,7 +142,8 @@ pub async fn client(worker: Rc<Worker>, mut stream: Stream, mut input: BytesMut,
         return refuse(&worker, &mut stream, &report).await;
     }
     let key_len = arrival.key_len;
-    let _entered = worker.shared.keyring.enter(arrival.user.clone(), arrival.credential.clone());
+    let _entered =
+        worker.shared.keyring.enter(arrival.user.clone(), arrival.role, arrival.credential.clone());
     let (pid, key, handle) = handshake::register(&worker, key_len);
     let _registered = Registered(&worker, pid);
     if !arrival.replication.is_empty() && entrance == Entrance::Replica {
@@ -216,8 +217,8 @@ async fn enter(
     (pid, key): (u32, &[u8]),
     handle: &Handle,
 ) -> Result<(Session, Identity, PoolKey), Report> {
-    let identity = Identity { user: arrival.user, database: arrival.database };
-    let pool = worker.pools.borrow_mut().key(&identity.user, &identity.database);
+    let identity = Identity { user: arrival.user, role: arrival.role, database: arrival.database };
+    let pool = worker.pools.borrow_mut().key(&identity);
     let mut lease = first_lease(worker, entrance, pool, &identity, handle).await?;
     match settle(&mut lease.connection, &arrival.settings, pid).await {
         Ok(()) => {}

@@ -4,7 +4,7 @@ use super::serve::Client;
 use super::worker::vacate;
 use crate::pool::Lease;
 use crate::relay::exchange::Undo;
-use crate::relay::{SettleError, describe, fail_transaction, reveal, settle};
+use crate::relay::{SettleError, describe, fail_transaction, forget, owns, reveal, settle};
 use crate::session::pins::Pins;
 use crate::session::prepared::fold_statement_name;
 use crate::session::{SharedStatement, Unit};
@@ -74,8 +74,13 @@ impl Client {
         Ok(())
     }
 
-    /// Nobody else may be connected to the databases that this unit drops, renames or copies.
-    pub(super) async fn vacate_databases(&self, unit: &Unit) {
+    /// Nobody else may be connected to the databases that this unit drops, renames or copies: those of a role that may
+    /// do so are vacated.
+    pub(super) async fn vacate_databases(
+        &mut self,
+        lease: &mut Lease,
+        unit: &Unit,
+    ) -> Result<(), SettleError> {
         let mut found = Vec::new();
         let names = self.names.get();
         each_text(self.input.get(..unit.len).unwrap_or_default(), |name, text| {
@@ -86,9 +91,17 @@ impl Client {
                 }
             }
         });
-        for database in found {
-            vacate(&self.worker.shared, &database).await;
+        // None of these commands runs in a transaction.
+        if found.is_empty() || lease.connection.status != Status::Idle {
+            return Ok(());
         }
+        settle(&mut lease.connection, &self.session.settings, self.pid).await?;
+        for database in found {
+            if owns(&mut lease.connection, &database).await? {
+                vacate(&self.worker.shared, &database).await;
+            }
+        }
+        Ok(())
     }
 
     /// Definitions have changed since the session prepared its statements. Of those in this unit that the server has yet
@@ -116,14 +129,16 @@ impl Client {
         }
         for statement in doubted {
             match describe(server, &statement).await? {
-                Some(shape) if !statement.describe(shape, generation) => {
+                Some(shape) if statement.describe(shape, generation) => server.statements.insert(statement),
+                Some(_) => {
+                    forget(server, &statement).await?;
                     if server.status == Status::Transaction {
                         fail_transaction(server).await?;
                     }
                     return Ok(false);
                 }
                 // What it speaks of is gone, say: the server itself will tell.
-                _ => {}
+                None => {}
             }
         }
         Ok(true)

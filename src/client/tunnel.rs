@@ -70,9 +70,10 @@ async fn connect(
             primary.ok_or_else(|| Report::fatal(sqlstate::CANNOT_CONNECT_NOW, "no primary is reachable"))?;
         (primary.id, primary.server_epoch)
     };
-    let identity = Identity { user: arrival.user.clone(), database: arrival.database.clone() };
+    let identity =
+        Identity { user: arrival.user.clone(), role: arrival.role, database: arrival.database.clone() };
     // It takes one of pool.size for itself.
-    let key = worker.pools.borrow_mut().key(&identity.user, &identity.database);
+    let key = worker.pools.borrow_mut().key(&identity);
     let permit = match lease::seat(worker, node, key, handle).await {
         Ok(Seat::Permit(permit)) => permit,
         Ok(Seat::Lease(idle)) => {

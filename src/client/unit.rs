@@ -51,9 +51,6 @@ impl Client {
         if let Some(life) = self.answer_locally(&unit).await {
             return life;
         }
-        if unit.verdict.effects.has(Effects::DATABASE) {
-            self.vacate_databases(&unit).await;
-        }
         if self.lease.is_some() {
             return self.run_on_lease(unit).await;
         }
@@ -361,7 +358,8 @@ impl Client {
         if self.session.status != Status::Failed || unit.verdict.statements > 1 {
             self.session.pins.add(Pins::kept_by_errors(unit.verdict.effects));
         }
-        if !unit.is_whole() {
+        // Where a quote may be part of a character, nobody can say what a text sets.
+        if !unit.is_whole() || self.session.hides_ascii() {
             if unit.verdict.is_stateful() {
                 self.session.pins.add(Pins::SETTINGS);
             }
@@ -369,9 +367,15 @@ impl Client {
             let messages = self.input.get(..unit.len).unwrap_or_default();
             noted = notes(messages, &**self.names.get(), self.session.dialect(), &self.session.statements);
         }
-        if unit.verdict.effects.has(Effects::SQL_PREPARE)
-            && let Err(error) = self.reveal_names(lease, unit).await
-        {
+        let prepared = if unit.verdict.effects.has(Effects::SQL_PREPARE.with(Effects::DATABASE)) {
+            match self.reveal_names(lease, unit).await {
+                Ok(()) => self.vacate_databases(lease, unit).await,
+                broken => broken,
+            }
+        } else {
+            Ok(())
+        };
+        if let Err(error) = prepared {
             return Outcome::ServerFailed { message: error.to_string(), torn: false };
         }
         if unit.named && self.session.statements.are_older_than(plan.generation) {

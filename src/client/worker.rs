@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::BytesMut;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use super::cancel::{Handles, worker_of};
@@ -39,6 +39,8 @@ pub struct Shared {
     pub keyring: Arc<Keyring>,
     /// Clients that are logging in, over all workers.
     pub logins: Arc<AtomicUsize>,
+    /// Turns at hashing passwords: half of the processors may be kept busy by that.
+    pub hashing: Arc<Semaphore>,
     /// The way to each node.
     pub connectors: Connectors,
     /// What makes TLS sessions with clients, if anything does.
@@ -161,7 +163,7 @@ impl Worker {
 
     /// Counts an error of ours.
     pub fn count_error(&self, report: &Report) {
-        tracing::debug!(sqlstate = %report.sqlstate, severity = ?report.severity, message = report.message, "told a client");
+        tracing::debug!(sqlstate = %report.sqlstate, severity = ?report.severity, text = ?report.message, "told a client");
         self.metrics.client_error(&report.sqlstate);
     }
 

@@ -14,7 +14,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -31,6 +32,12 @@ const MAX_STAY: Duration = Duration::from_secs(300);
 
 /// How long the head of a request may take.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long that may take.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(1);
+
+/// For those whom `http_from` does not hold.
+const FORBIDDEN: &[u8] = b"HTTP/1.1 403 Forbidden\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -57,8 +64,8 @@ pub struct HttpState {
 pub async fn serve(listener: TcpListener, state: HttpState) {
     let state = Rc::new(state);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let turned_away = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -67,17 +74,21 @@ pub async fn serve(listener: TcpListener, state: HttpState) {
                 continue;
             }
         };
+        if !(state.from)(peer.ip()) {
+            // Whoever is not answered takes no place of those who are.
+            if let Ok(place) = turned_away.clone().try_acquire_owned() {
+                tokio::task::spawn_local(async move {
+                    let _ = timeout(REFUSAL_LIMIT, refuse(stream)).await;
+                    drop(place);
+                });
+            }
+            continue;
+        }
+        let Ok(place) = places.clone().acquire_owned().await else { return };
         let state = state.clone();
         tokio::task::spawn_local(async move {
             let service = service_fn(|request| {
-                let answer = match (state.from)(peer.ip()) {
-                    true => answer(&request, &state),
-                    false => response(
-                        StatusCode::FORBIDDEN,
-                        TEXT,
-                        "http_from does not hold your address\n".to_owned(),
-                    ),
-                };
+                let answer = answer(&request, &state);
                 async move { Ok::<_, Infallible>(answer) }
             });
             let connection = http1::Builder::new()
@@ -90,6 +101,13 @@ pub async fn serve(listener: TcpListener, state: HttpState) {
             drop(place);
         });
     }
+}
+
+/// Answers that nothing is answered, once something was asked.
+async fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut asked = [0; 1024];
+    let _asked = stream.read(&mut asked).await?;
+    stream.write_all(FORBIDDEN).await
 }
 
 fn answer(request: &Request<Incoming>, state: &HttpState) -> Response<Full<Bytes>> {

@@ -35,10 +35,10 @@ const WAYS: &str = "SELECT \
 /// Infinities cannot be subtracted from before PostgreSQL 17.
 const FROM_PG_AUTHID: &str = "SELECT rolpassword, rolcanlogin, \
   CASE rolvaliduntil WHEN 'infinity' THEN NULL WHEN '-infinity' THEN '-infinity'::float8 \
-    ELSE extract(epoch FROM rolvaliduntil - now())::float8 END \
+    ELSE extract(epoch FROM rolvaliduntil - now())::float8 END, oid \
   FROM pg_catalog.pg_authid WHERE rolname = $1";
 
-const FROM_FUNCTION: &str = "SELECT password, can_login, seconds_left FROM tidegate.verifier($1)";
+const FROM_FUNCTION: &str = "SELECT password, can_login, seconds_left, role FROM tidegate.verifier($1)";
 
 /// What went wrong. No text holds anything that a client has sent, or a password.
 #[derive(Debug)]
@@ -128,8 +128,10 @@ fn check(query: &str, statement: &Statement) -> Result<(), Fault> {
         return refuse("the query must take one parameter, $1: the role's name");
     }
     let kinds: Vec<_> = statement.columns().iter().map(|c| c.type_()).collect();
-    if kinds.is_empty() || kinds.len() > 3 {
-        return refuse("the query must return password, can_login and seconds_left, or the first of these");
+    if kinds.is_empty() || kinds.len() > 4 {
+        return refuse(
+            "the query must return password, can_login, seconds_left and the role's oid, or the first of these",
+        );
     }
     if !kinds.first().is_some_and(|t| <&str as FromSql>::accepts(t)) {
         return refuse("the query's first column is the stored password, and must be text");
@@ -139,6 +141,9 @@ fn check(query: &str, statement: &Statement) -> Result<(), Fault> {
     }
     if kinds.get(2).is_some_and(|t| **t != Type::FLOAT8) {
         return refuse("the query's third column is the seconds left, and must be double precision");
+    }
+    if kinds.get(3).is_some_and(|t| **t != Type::OID) {
+        return refuse("the query's fourth column is the role's oid, and must be oid");
     }
     Ok(())
 }
@@ -159,7 +164,11 @@ fn secret(row: &Row, asked: Duration) -> Result<RoleSecret, Fault> {
         1 | 2 => None,
         _ => row.try_get(2).map_err(unreadable)?,
     };
-    Ok(RoleSecret::new(password, can_login == Some(true), seconds_left, asked))
+    let oid: Option<u32> = match row.len() {
+        1..=3 => None,
+        _ => row.try_get(3).map_err(unreadable)?,
+    };
+    Ok(RoleSecret::new(password, can_login == Some(true), seconds_left, asked).of(oid))
 }
 
 /// The name cannot be written in the database's encoding, so that no role has it.

@@ -12,10 +12,12 @@ use tokio::time::{sleep, timeout};
 use super::clock::Clock;
 use super::lookup::Lookup;
 use super::published::Published;
+use super::role_query::{Fault, RoleQuery};
 use crate::auth::verifier_cache::Known;
 use crate::auth::{QueryLine, RoleSecret, VerifierCache};
 use crate::config::Settings;
-use crate::net::Connectors;
+use crate::config::settings::NodeSettings;
+use crate::net::{Connector, Connectors};
 use crate::topology::Topology;
 
 /// How long an answer of the database is believed, unless told otherwise.
@@ -222,5 +224,23 @@ impl Service {
 
     fn without_database(&self, user: &str, error: LookupError) -> Answer {
         lock(&self.cache).last_resort(user, self.clock.now()).ok_or(error)
+    }
+}
+
+/// Whether a node lets its monitor ask for roles' stored passwords, for `tidegate check`.
+///
+/// # Errors
+/// Why it does not.
+pub async fn can_ask(
+    node: &NodeSettings,
+    connector: &Connector,
+    limit: Duration,
+    query: Option<&str>,
+) -> Result<(), String> {
+    match RoleQuery::open(node, connector, limit, query).await {
+        Ok(_) => Ok(()),
+        Err(Fault::Broken(reason) | Fault::Late(reason) | Fault::Refused(reason) | Fault::Failed(reason)) => {
+            Err(reason)
+        }
     }
 }

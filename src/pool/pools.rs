@@ -12,10 +12,13 @@ use super::limits::Limits;
 use crate::topology::{NodeId, Topology};
 
 /// Whom a server connection is logged in as.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The role.
     pub user: Rc<str>,
+    /// The role's oid, which a renamed role keeps and another one of its name does not have; `None` where it is not
+    /// known.
+    pub role: Option<u32>,
     /// The database.
     pub database: Rc<str>,
 }
@@ -47,11 +50,10 @@ const GIVE_UP_EVERY: Duration = Duration::from_millis(20);
 pub struct Pools {
     worker: usize,
     limits: Arc<Limits>,
-    keys: HashMap<(Rc<str>, Rc<str>), PoolKey>,
+    keys: HashMap<Identity, PoolKey>,
     nodes: Vec<NodePool>,
-    /// Of these nothing is kept for now.
-    vacated: Vec<PoolKey>,
-    vacated_until: Duration,
+    /// Of these nothing is kept until then.
+    vacated: HashMap<PoolKey, Duration>,
 }
 
 /// How to get a connection.
@@ -85,15 +87,14 @@ impl Pools {
             limits,
             keys: HashMap::new(),
             nodes: (0..nodes).map(|_| NodePool::default()).collect(),
-            vacated: Vec::new(),
-            vacated_until: Duration::ZERO,
+            vacated: HashMap::new(),
         }
     }
 
     /// The number of a role and a database.
-    pub fn key(&mut self, user: &Rc<str>, database: &Rc<str>) -> PoolKey {
+    pub fn key(&mut self, identity: &Identity) -> PoolKey {
         let next = PoolKey(u32::try_from(self.keys.len()).unwrap_or(u32::MAX));
-        *self.keys.entry((user.clone(), database.clone())).or_insert(next)
+        *self.keys.entry(identity.clone()).or_insert(next)
     }
 
     /// Takes an idle connection if there is one, the right to make one if there is that, or else a place at the
@@ -132,7 +133,7 @@ impl Pools {
         // One that is kept is looked at when it is taken.
         let fit =
             if self.waiting(node) > 0 { lease.connection.is_ready() } else { lease.connection.is_clean() };
-        let vacated = age.now < self.vacated_until && self.vacated.contains(&lease.key);
+        let vacated = self.vacated.get(&lease.key).is_some_and(|until| age.now < *until);
         if !current || !fit || vacated || lease.connection.born + age.life < age.now {
             let Lease { connection, permit, .. } = lease;
             connection.close();
@@ -242,11 +243,11 @@ impl Pools {
 
     /// Ends every idle connection to a database, and until then those that come back: somebody wants it alone.
     pub fn vacate(&mut self, database: &str, until: Duration) {
-        let keys = self.keys.iter().filter(|((_, name), _)| **name == *database);
-        self.vacated = keys.map(|(_, key)| *key).collect();
-        self.vacated_until = until;
+        let keys = self.keys.iter().filter(|(owner, _)| *owner.database == *database);
+        let keys: Vec<_> = keys.map(|(_, key)| *key).collect();
+        self.vacated.extend(keys.iter().map(|key| (*key, until)));
         for pool in &mut self.nodes {
-            for key in &self.vacated {
+            for key in &keys {
                 while let Some(lease) = pool.pop(*key) {
                     lease.connection.close();
                 }

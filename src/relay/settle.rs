@@ -10,7 +10,7 @@ use crate::server::Connection;
 use crate::session::{SettingsMap, Shared, SharedStatement};
 use crate::wire::Frame;
 use crate::wire::build;
-use crate::wire::client::SYNC_MESSAGE;
+use crate::wire::client::{SYNC_MESSAGE, tag as tag_of};
 use crate::wire::server::{Fields, Status, parameter_status, row_shape, tag};
 
 /// Why a server does not have the settings.
@@ -83,7 +83,7 @@ pub async fn reveal(server: &mut Connection, name: &[u8], statement: &Shared) ->
 }
 
 /// Prepares a statement under our name for it, and asks for the shape of its result ([`row_shape`]); `None` if the
-/// server refuses it.
+/// server refuses it. It is not among those that the connection knows yet.
 ///
 /// # Errors
 /// The connection broke.
@@ -96,11 +96,41 @@ pub async fn describe(
     build::describe_statement(&mut messages, &statement.name);
     messages.extend_from_slice(&SYNC_MESSAGE);
     match run(server, &messages, None).await {
-        Ok(shape) => {
-            server.statements.insert(statement.clone());
-            Ok(Some(shape))
-        }
+        Ok(shape) => Ok(Some(shape)),
         Err(SettleError::Refused { .. }) => Ok(None),
+        Err(broken) => Err(broken),
+    }
+}
+
+/// Takes back what [`describe`] has prepared: nobody may run it.
+///
+/// # Errors
+/// The connection broke.
+pub async fn forget(server: &mut Connection, statement: &SharedStatement) -> Result<(), SettleError> {
+    let mut messages = BytesMut::new();
+    build::close_statement(&mut messages, &statement.name);
+    messages.extend_from_slice(&SYNC_MESSAGE);
+    run(server, &messages, None).await.map(|_| ())
+}
+
+/// Whether the role of the session owns that database, as a superuser owns all.
+///
+/// # Errors
+/// The connection broke.
+pub async fn owns(server: &mut Connection, database: &str) -> Result<bool, SettleError> {
+    const OWNED: &[u8] = b"SELECT FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) $1 \
+        AND pg_catalog.pg_has_role(d.datdba, 'USAGE')";
+    let mut messages = BytesMut::new();
+    build::parse(&mut messages, b"", OWNED, b"\0\0");
+    let len = u32::try_from(database.len()).unwrap_or(u32::MAX).to_be_bytes();
+    let rest = [&[0, 0, 0, 1][..], &len, database.as_bytes(), &[0, 0]].concat();
+    build::bind(&mut messages, b"", b"", &rest);
+    build::message(&mut messages, tag_of::EXECUTE, |body| body.extend_from_slice(&[0; 5]));
+    messages.extend_from_slice(&SYNC_MESSAGE);
+    server.statements.unnamed = 0;
+    match answer(server, &messages, None).await {
+        Ok(told) => Ok(told.rows > 0),
+        Err(SettleError::Refused { .. }) => Ok(false),
         Err(broken) => Err(broken),
     }
 }
@@ -128,12 +158,28 @@ async fn query(server: &mut Connection, sql: &[u8], after: Status) -> Result<(),
     run(server, &query, Some(after)).await.map(|_| ())
 }
 
-/// Sends messages of ours and waits for ReadyForQuery, which must tell that state; without one, any will do. Gives the
-/// shape of the last result that was described.
 async fn run(server: &mut Connection, messages: &[u8], after: Option<Status>) -> Result<u64, SettleError> {
+    answer(server, messages, after).await.map(|told| told.shape)
+}
+
+/// What a server has said to messages of ours.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    /// The shape of the last result that was described.
+    shape: u64,
+    /// How many rows came.
+    rows: u32,
+}
+
+/// Sends messages of ours and waits for ReadyForQuery, which must tell that state; without one, any will do.
+async fn answer(
+    server: &mut Connection,
+    messages: &[u8],
+    after: Option<Status>,
+) -> Result<Told, SettleError> {
     let tainted = std::mem::replace(&mut server.tainted, true);
     server.stream.write_all(messages).await?;
-    let (mut refused, mut shape) = (None, 0);
+    let (mut refused, mut told) = (None, Told::default());
     loop {
         while let Some(frame) = Frame::peek(&server.input).map_err(invalid_data)? {
             let Some(body) = frame.body(&server.input) else { break };
@@ -145,7 +191,8 @@ async fn run(server: &mut Connection, messages: &[u8], after: Option<Status>) ->
                         message: String::from_utf8_lossy(error.message()).into_owned(),
                     });
                 }
-                tag::ROW_DESCRIPTION => shape = row_shape(body),
+                tag::ROW_DESCRIPTION => told.shape = row_shape(body),
+                tag::DATA_ROW => told.rows = told.rows.saturating_add(1),
                 tag::PARAMETER_STATUS => {
                     if let Some((name, value)) = parameter_status(body) {
                         let (name, value) = (name.to_vec(), value.to_vec());
@@ -158,13 +205,13 @@ async fn run(server: &mut Connection, messages: &[u8], after: Option<Status>) ->
                     let (Some(after), None) = (after, &refused) else {
                         server.tainted = tainted || after.is_some();
                         server.status = status.unwrap_or(server.status);
-                        return refused.map_or(Ok(shape), Err);
+                        return refused.map_or(Ok(told), Err);
                     };
                     if status != Some(after) {
                         return Err(invalid_data("a server is in a transaction that was not begun").into());
                     }
                     server.tainted = false;
-                    return Ok(shape);
+                    return Ok(told);
                 }
                 _ => {}
             }

@@ -223,16 +223,16 @@ impl ClientStatements {
     /// There are too many.
     pub fn bind(&mut self, name: &[u8]) -> Result<(), TooMany> {
         self.unbind(name);
-        self.bind_text(name, b"")
+        self.bind_text(name, b"").map(|_| ())
     }
 
-    /// A statement of that text is sent to the session's own server. One that is there already stays.
+    /// A statement of that text is sent to the session's own server. Whether it is new: one that is there stays.
     ///
     /// # Errors
     /// There are too many.
-    pub fn bind_text(&mut self, name: &[u8], text: &[u8]) -> Result<(), TooMany> {
+    pub fn bind_text(&mut self, name: &[u8], text: &[u8]) -> Result<bool, TooMany> {
         if self.bound.contains_key(name) {
-            return Ok(());
+            return Ok(false);
         }
         let bytes = self.bytes + text.len();
         if self.bound.len() >= MAX_PER_CLIENT || bytes > MAX_BYTES_PER_CLIENT {
@@ -240,7 +240,7 @@ impl ClientStatements {
         }
         self.bytes = bytes;
         self.bound.insert(name.into(), text.into());
-        Ok(())
+        Ok(true)
     }
 
     /// A statement is gone from the session's own server; its text is returned.

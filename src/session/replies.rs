@@ -76,6 +76,11 @@ pub enum Before {
         /// Its text.
         text: Box<[u8]>,
     },
+    /// Nothing behind a name that the session's own server is about to know.
+    Unbound {
+        /// The name.
+        name: Box<[u8]>,
+    },
     /// In place of the unnamed statement.
     Unnamed {
         /// The client's; `None` if the message is ours and leaves it as it is.
@@ -112,6 +117,9 @@ impl Undone {
             Some(Before::Bound { name, text }) => {
                 // There was room for it before.
                 let _ = client.bind_text(&name, &text);
+            }
+            Some(Before::Unbound { name }) => {
+                client.unbind(&name);
             }
             Some(Before::Unnamed { client: unnamed, server: number }) => {
                 server.unnamed = number;

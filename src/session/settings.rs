@@ -137,7 +137,20 @@ impl SettingsMap {
         let mut sql = b"SELECT pg_catalog.set_config(".to_vec();
         quote_literal(name.as_bytes(), &mut sql);
         sql.push(b',');
-        quote_literal(value, &mut sql);
+        match self.value("client_encoding") {
+            Some(encoding) if self.marks.hides_ascii && !value.is_ascii() && encoding.is_ascii() => {
+                // A quote or backslash in it may be part of a character; and the statement may be read by another
+                // encoding than this one.
+                sql.extend_from_slice(b"pg_catalog.convert_from(pg_catalog.decode('");
+                for byte in value {
+                    sql.extend_from_slice(format!("{byte:02x}").as_bytes());
+                }
+                sql.extend_from_slice(b"','hex'),");
+                quote_literal(encoding, &mut sql);
+                sql.push(b')');
+            }
+            _ => quote_literal(value, &mut sql),
+        }
         sql.extend_from_slice(b",false)");
         self.set(&name.to_ascii_lowercase(), &sql, value)
     }

@@ -165,9 +165,10 @@ impl Translator<'_> {
         if self.client.is_bound() {
             // The server that has the session's SQL-level statements is the only one it needs: there PostgreSQL itself
             // keeps the one name space of both kinds.
-            self.client.bind_text(parse.name, parse.text).map_err(|_| TooMany)?;
+            let new = self.client.bind_text(parse.name, parse.text).map_err(|_| TooMany)?;
+            let before = new.then(|| Before::Unbound { name: parse.name.into() });
             build::parse(out, own_name(parse.name), parse.text, parse.types);
-            self.replies.expect(Expect::Parse { own: false, statement: None, before: None });
+            self.replies.expect(Expect::Parse { own: false, statement: None, before });
             return Ok(());
         }
         let statement = match self.sharing {

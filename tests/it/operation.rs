@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tidegate::demo::cluster::Cluster;
 use tidegate::demo::scrape::get;
 
-use crate::support::proxy::{PATIENCE, rows, sqlstate, value};
+use crate::support::proxy::{PATIENCE, connect, rows, sqlstate, value};
 use crate::support::wire::Wire;
 use crate::support::{Proxy, shared};
 
@@ -255,6 +255,14 @@ async fn a_server_lost_inside_a_transaction_is_told_and_the_session_goes_on() {
 async fn databases_are_dropped_copied_and_renamed() {
     let proxy = Proxy::start(shared()).await;
     let admin = proxy.connect().await;
+    // Whoever has no right to it throws nobody out.
+    admin.batch_execute("CREATE ROLE operation_nobody LOGIN").await.unwrap();
+    let nobody = connect(&proxy.url("postgres").replace("postgres@", "operation_nobody@")).await;
+    let own = value(&admin, "/* tidegate: route=primary */ SELECT pg_backend_pid()").await;
+    for _ in 0..3 {
+        assert_eq!(sqlstate(&nobody, "DROP DATABASE postgres").await, "42501");
+        assert_eq!(value(&admin, "/* tidegate: route=primary */ SELECT pg_backend_pid()").await, own);
+    }
     for round in 0..2 {
         admin.batch_execute("CREATE DATABASE passing").await.unwrap();
         let client = proxy.connect_to("passing").await;

@@ -1,5 +1,6 @@
 //! Many clients share few server connections, and notice nothing of each other.
 
+use crate::support::peer::{Peer, Script};
 use crate::support::proxy::{sqlstate, value};
 use crate::support::{Proxy, database, shared};
 
@@ -186,6 +187,61 @@ async fn prepared_statements_follow_their_client() {
     assert_eq!(sqlstate(&a, "EXECUTE mine").await, "26000");
 }
 
+/// What a statement does is known by the text that the server has taken, not by one that it has refused.
+#[tokio::test]
+async fn a_refused_parse_leaves_no_text_behind() {
+    let variables = [("TIDEGATE_POOL_SIZE", "1"), ("TIDEGATE_WORKERS", "1")];
+    let proxy = Proxy::with(shared(), &variables).await;
+    let mut peer = Peer::log_in(proxy.port);
+    let script = Script::default()
+        .query("PREPARE p AS SELECT 1")
+        .parse("y", "SELECT no_such_column")
+        .sync()
+        .parse("y", "SET work_mem = '8888kB'")
+        .sync()
+        .bind("y")
+        .execute()
+        .sync()
+        .close("y")
+        .sync()
+        .query("DEALLOCATE p");
+    peer.send(&script.0);
+    for tags in ["CZI", "EZI", "1ZI", "2CZI", "3ZI", "CZI"] {
+        assert_eq!(peer.tags(), tags);
+    }
+    let other = proxy.connect().await;
+    assert_eq!(value(&other, "SHOW work_mem").await, "4MB");
+    peer.send(&Script::default().query("SHOW work_mem").0);
+    assert!(peer.until(b'Z').iter().any(|(tag, body)| *tag == b'D' && body.ends_with(b"8888kB")));
+}
+
+/// In encodings where a backslash or quote may be part of a character, a parameter's value is still only a value.
+#[tokio::test]
+async fn values_in_any_encoding_are_only_values() {
+    let variables = [("TIDEGATE_POOL_SIZE", "1"), ("TIDEGATE_WORKERS", "1")];
+    let proxy = Proxy::with(shared(), &variables).await;
+    let enter = |name: &[u8]| {
+        let mut peer = Peer::open(proxy.port);
+        let mut body = 196_608_u32.to_be_bytes().to_vec();
+        body.extend_from_slice(b"user\0postgres\0database\0postgres\0client_encoding\0SJIS\0my.word\0");
+        body.extend_from_slice(name);
+        body.extend_from_slice(b"\0options\0-c backslash_quote=on\0\0");
+        let len = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+        peer.send(&[&len[..], &body].concat());
+        peer
+    };
+    // Hyo, "table": its second byte is a backslash.
+    let mut honest = enter(b"\x95\x5c");
+    assert!(honest.until(b'Z').iter().any(|(tag, _)| *tag == b'K'));
+    honest.send(&Script::default().query("SELECT current_setting('my.word') = chr(34920)").0);
+    assert!(honest.until(b'Z').iter().any(|(tag, body)| *tag == b'D' && body.ends_with(b"t")));
+    let mut injecting = enter(b"\x95\x5c',false); set work_mem=5555; --");
+    injecting.until(b'Z');
+    drop((honest, injecting));
+    let other = proxy.connect().await;
+    assert_eq!(value(&other, "SHOW work_mem").await, "4MB");
+}
+
 /// PostgreSQL refuses to run a prepared statement whose columns have changed since it was described: its client would
 /// read the new rows by the old types. So it is here, whichever connection gets to run it.
 #[tokio::test]
@@ -210,6 +266,13 @@ async fn a_statement_that_gives_other_columns_than_its_client_was_told_is_refuse
     assert_eq!(refused(transaction.query_one(&stale, &[]).await.unwrap_err()), "0A000");
     assert_eq!(refused(transaction.query_one(&good, &[]).await.unwrap_err()), "25P02");
     drop(transaction);
+    // New connections, which have yet to parse it: refused each time, not only the first.
+    other.batch_execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND datname = 'pooling_shapes' AND application_name <> 'tidegate monitor'").await.unwrap();
+    client.batch_execute("SET tidegate.route = primary").await.unwrap();
+    for _ in 0..4 {
+        assert_eq!(refused(client.query_one(&stale, &[]).await.unwrap_err()), "0A000");
+    }
+    client.batch_execute("SET tidegate.route = auto").await.unwrap();
     let fresh = client.prepare("SELECT * FROM t").await.unwrap();
     assert!((client.query_one(&fresh, &[]).await.unwrap().get::<_, f32>(0) - 1.0).abs() < f32::EPSILON);
 }

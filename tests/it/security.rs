@@ -127,6 +127,28 @@ async fn every_role_comes_in_with_the_password_that_postgresql_has() {
         .await
         .unwrap();
     assert_eq!(value(&kept, "SELECT 'still ' || current_user").await, "still anna");
+    // A name that has become another role's: the idle connections of the first one are not for the second, and the key of
+    // the second does not serve a session of the first.
+    let at_anna = format!("postgres://anna:second@127.0.0.1:{}/postgres", proxy.port);
+    let first = connect(&at_anna).await;
+    admin
+        .batch_execute("ALTER ROLE anna RENAME TO boss; CREATE ROLE anna SUPERUSER LOGIN PASSWORD 'other'")
+        .await
+        .unwrap();
+    cluster.wait_caught_up().await.unwrap();
+    let began = Instant::now();
+    while out(&psql(at(proxy.port, "anna", "other"), who).await) != "anna|anna" {
+        assert!(began.elapsed() < PATIENCE, "the new role never comes in");
+    }
+    let _second = connect(&at_anna.replace("second", "other")).await;
+    admin
+        .batch_execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename IN ('anna', 'boss')",
+        )
+        .await
+        .unwrap();
+    let still = first.simple_query("/* tidegate: route=primary */ SELECT session_user").await;
+    assert!(still.is_err(), "a session of the old role has become another: {still:?}");
     // A renamed role, and one that may no longer log in.
     admin.batch_execute("ALTER ROLE lasting RENAME TO renamed; ALTER ROLE old NOLOGIN").await.unwrap();
     cluster.wait_caught_up().await.unwrap();
@@ -170,6 +192,14 @@ async fn the_first_rule_that_fits_counts() {
         assert!(err(&output).contains("no pg_hba.conf entry for host \"127.0.0.1\""), "{output:?}");
         assert!(err(&output).ends_with(encryption), "{output:?}");
     }
+    // Words that PostgreSQL takes for "off" are no way around the rules.
+    for word in ["of", "fals", "FALSE", "0"] {
+        let output =
+            psql(at(&format!("user=bert dbname=shop sslmode=require replication={word}")), "SELECT 1").await;
+        assert!(err(&output).contains("pg_hba.conf rejects connection for host"), "{word}: {output:?}");
+    }
+    let output = psql(at("user=bert dbname=shop sslmode=require replication=maybe"), "SELECT 1").await;
+    assert!(err(&output).contains("invalid value for parameter \"replication\""), "{output:?}");
     is_told(
         at("user=anna dbname=shop sslmode=require").replace("password=p", "password=wrong"),
         "password authentication failed for user \"anna\"",
@@ -193,7 +223,7 @@ async fn clients_speak_tls_and_are_known_by_certificates() {
     let file = certs.path("tidegate.toml");
     let config = format!(
         "[auth]\nrules = ['hostssl all bert all cert map=machines', 'hostssl all \"an app\" all cert', \
-         'hostssl all anna all scram-sha-256 clientcert=verify-ca', 'hostssl all postgres all scram-sha-256']\n\
+         'hostssl all anna all scram-sha-256 clientcert=verify-ca', 'hostssl all passing all cert', 'hostssl all postgres all scram-sha-256']\n\
          maps = ['machines machine bert']\n[tls]\nmode = 'require'\ncert = '{}'\nkey = '{}'\nclient_ca = '{}'\n\
          [[tls.more]]\ncert = '{}'\nkey = '{}'\n",
         certs.path("server.crt"),
@@ -234,6 +264,23 @@ async fn clients_speak_tls_and_are_known_by_certificates() {
         "certificate authentication failed for user \"an app\"",
     )
     .await;
+    // Dropped, or no longer let in: also while an idle connection is there.
+    let admin = cluster.primary().connect().await.unwrap();
+    admin.batch_execute("CREATE ROLE passing LOGIN").await.unwrap();
+    certs.issue("passing", &[]);
+    let passing = format!("user=passing {}", with("passing"));
+    answers(full(&passing), encrypted, "passing|1").await;
+    for (change, words) in [
+        ("ALTER ROLE passing NOLOGIN", "role \"passing\" is not permitted to log in"),
+        ("DROP ROLE passing", "role \"passing\" does not exist"),
+    ] {
+        admin.batch_execute(change).await.unwrap();
+        cluster.wait_caught_up().await.unwrap();
+        let began = Instant::now();
+        while !err(&psql(full(&passing), "SELECT 1").await).ends_with(words) {
+            assert!(began.elapsed() < PATIENCE, "{change}: it still comes in");
+        }
+    }
     is_told(full(&format!("user=bert {app}")), "certificate authentication failed for user \"bert\"").await;
     let stranger = format!("sslcert='{0}.crt' sslkey='{0}.key'", strangers.path("an app"));
     let output = psql(full(&format!("user='an app' {stranger}")), "SELECT 1").await;

@@ -27,7 +27,8 @@ impl Certificate {
     #[must_use]
     pub fn common_name(&self) -> Option<String> {
         let subject = self.inner.tbs_certificate().subject();
-        let found = subject.iter().filter(|attribute| attribute.oid == COMMON_NAME).last()?;
+        // The first, if there are several (`X509_NAME_get_text_by_NID`).
+        let found = subject.iter().find(|attribute| attribute.oid == COMMON_NAME)?;
         let text = std::str::from_utf8(found.value.value()).ok()?;
         (!text.is_empty() && !text.contains('\0')).then(|| text.to_owned())
     }

@@ -32,6 +32,9 @@ pub struct Connector {
     config: ArcSwapOption<ClientConfig>,
 }
 
+/// What a connector has read from its files.
+pub struct Files(Option<Arc<ClientConfig>>);
+
 /// One way to connect. A node that refuses a login by one may take it by the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -55,19 +58,22 @@ impl Connector {
             tls: node.tls.clone(),
             config: ArcSwapOption::empty(),
         };
-        connector.reload()?;
+        connector.take(connector.read()?);
         Ok(connector)
     }
 
-    /// Reads the files anew; connections that there are keep what they have.
+    /// Reads the files anew, for [`Self::take`].
     ///
     /// # Errors
-    /// One of them cannot be used; what was there before stays.
-    pub fn reload(&self) -> Result<(), TlsError> {
-        if self.ways() != [Way::Plain] {
-            self.config.store(Some(Arc::new(config(&self.tls)?)));
-        }
-        Ok(())
+    /// One of them cannot be used.
+    pub fn read(&self) -> Result<Files, TlsError> {
+        let plain = self.ways() == [Way::Plain];
+        Ok(Files(if plain { None } else { Some(Arc::new(config(&self.tls)?)) }))
+    }
+
+    /// From now on goes by these files; connections that there are keep what they have.
+    pub fn take(&self, files: Files) {
+        self.config.store(files.0);
     }
 
     /// The ways to connect, the preferred one first (manual, "SSL Mode Descriptions").
