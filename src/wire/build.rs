@@ -6,6 +6,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::client;
 use super::server::{Status, tag};
+use super::sqlstate;
 
 /// Writes a message: the tag, a length, and what `body` appends.
 pub fn message(out: &mut BytesMut, tag: u8, body: impl FnOnce(&mut BytesMut)) {
@@ -226,8 +227,11 @@ impl Report {
         Self { detail: Some(detail.into()), ..self }
     }
 
-    /// Writes it as an ErrorResponse. A zero byte in a text ends that text.
+    /// Writes it as an ErrorResponse. A zero byte in a text ends that text. Where the SQLSTATE is none, as a server may
+    /// have sent it, it becomes XX000: drivers rely on five letters.
     pub fn write(&self, out: &mut BytesMut) {
+        let whole = self.sqlstate.len() == 5 && self.sqlstate.bytes().all(|b| b.is_ascii_alphanumeric());
+        let sqlstate = if whole { &self.sqlstate } else { sqlstate::INTERNAL_ERROR };
         message(out, tag::ERROR_RESPONSE, |b| {
             let severity = match self.severity {
                 Severity::Error => "ERROR",
@@ -236,7 +240,7 @@ impl Report {
             let fields = [
                 (b'S', Some(severity)),
                 (b'V', Some(severity)),
-                (b'C', Some(&self.sqlstate)),
+                (b'C', Some(sqlstate)),
                 (b'M', Some(self.message.as_str())),
                 (b'D', self.detail.as_deref()),
                 (b'H', self.hint.as_deref()),
@@ -274,5 +278,17 @@ mod tests {
         assert_eq!(fields.message(), b"full");
         assert_eq!(fields.get(b'H'), Some(&b"wait"[..]));
         assert_eq!(frame.len, out.len());
+    }
+
+    #[test]
+    fn an_error_always_has_a_sqlstate() {
+        for (given, written) in
+            [("28P01", "28P01"), ("", "XX000"), ("28", "XX000"), ("28P0\u{fffd}", "XX000")]
+        {
+            let mut out = BytesMut::new();
+            Report::error(given, "no").write(&mut out);
+            let frame = Frame::peek(&out).unwrap().unwrap();
+            assert_eq!(Fields::new(frame.body(&out).unwrap()).sqlstate(), written.as_bytes());
+        }
     }
 }

@@ -34,3 +34,5 @@ pub const ADMIN_SHUTDOWN: &str = "57P01";
 pub const CANNOT_CONNECT_NOW: &str = "57P03";
 /// 57P05: the client was idle for too long.
 pub const IDLE_TIMEOUT: &str = "57P05";
+/// XX000: a server's error that says not which.
+pub const INTERNAL_ERROR: &str = "XX000";
