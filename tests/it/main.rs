@@ -15,5 +15,6 @@ mod routing;
 mod security;
 mod sessions;
 mod setup;
+mod strangers;
 mod transcripts;
 mod twins;

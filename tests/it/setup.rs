@@ -22,7 +22,7 @@ fn urls(cluster: &Cluster, user: &str) -> Vec<String> {
 }
 
 /// Runs what `tidegate check --print-setup` prints, twice.
-fn set_up(admin: &str, user: &str) {
+pub(crate) fn set_up(admin: &str, user: &str) {
     let url = admin.replacen("postgres@", &format!("{user}:hunter2@"), 1);
     let printed = Command::new(env!("CARGO_BIN_EXE_tidegate"))
         .args(["check", "--print-setup", "--auth", "trust", "--node", &url])

@@ -3,6 +3,8 @@
 pub(crate) mod certs;
 pub(crate) mod peer;
 pub(crate) mod proxy;
+pub(crate) mod scram;
+pub(crate) mod two_faced;
 pub(crate) mod wire;
 
 use std::sync::OnceLock;

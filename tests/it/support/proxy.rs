@@ -31,6 +31,11 @@ impl Proxy {
 
     /// In front of the nodes with these URLs.
     pub(crate) async fn before(urls: &[String], variables: &[(&str, &str)]) -> Self {
+        Self::logging(urls, variables, Stdio::inherit()).await
+    }
+
+    /// The same, with its log going there.
+    pub(crate) async fn logging(urls: &[String], variables: &[(&str, &str)], log: Stdio) -> Self {
         let ports = free_ports(2).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         command
@@ -42,7 +47,8 @@ impl Proxy {
             ])
             .env("TIDEGATE_LOG", std::env::var("TIDEGATE_LOG").unwrap_or_else(|_| "warn".to_owned()))
             .envs(variables.iter().copied())
-            .stdin(Stdio::null());
+            .stdin(Stdio::null())
+            .stderr(log);
         if !variables.iter().any(|(name, _)| name.starts_with("TIDEGATE_AUTH")) {
             command.env("TIDEGATE_AUTH", "trust");
         }
