@@ -2,7 +2,7 @@ SHELL := /bin/bash
 # Where rustup puts cargo on a machine that had none.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: demo test test-clients bench bench-compare
+.PHONY: demo test test-clients bench bench-compare bench-logins
 demo:
 	@scripts/ensure
 	cargo run --release --quiet -- demo
@@ -26,3 +26,8 @@ bench-compare:
 	@scripts/ensure compare
 	cargo build --release
 	python3 benches/compare/compare.py
+
+bench-logins:
+	@scripts/ensure compare
+	cargo build --release
+	python3 benches/logins/logins.py
