@@ -108,21 +108,13 @@ async fn who_waits_for_a_connection_can_be_cancelled() {
     assert_eq!(value(&waiter, "SELECT to_regclass('never') IS NULL").await, "t");
 }
 
-/// The most memory that the proxy has ever had resident, in bytes.
-fn peak(proxy: &Proxy) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.child.id())).unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
-    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    kib * 1024
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn very_large_messages_are_streamed() {
     const SIZE: usize = 256 * 1024 * 1024;
     let proxy = Proxy::start(shared()).await;
     let mut peer = Peer::log_in(proxy.port);
     tokio::task::block_in_place(|| {
-        let before = peak(&proxy);
+        let before = proxy.peak();
         // A parameter: the head of its Bind, then the bytes.
         peer.send(&Script::default().parse("long", "SELECT length($1::text)").sync().0);
         peer.until(b'Z');
@@ -154,7 +146,7 @@ async fn very_large_messages_are_streamed() {
         peer.send(b"\n");
         peer.send(&Script::default().bare(b'c').query("SELECT length(x) FROM streamed").query("ROLLBACK").0);
         assert_eq!(peer.tags(), "CZT");
-        let grown = peak(&proxy) - before;
+        let grown = proxy.peak() - before;
         assert!(grown < 32 * 1024 * 1024, "{grown} bytes were kept");
         // One byte more than PostgreSQL takes is refused, not waited for.
         let mut other = Peer::log_in(proxy.port);

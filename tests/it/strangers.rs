@@ -111,6 +111,11 @@ async fn impossible_startup_packets_are_refused() {
         let theirs = told(Peer::open(server.port), &packet(body));
         assert!(theirs.is_none() || is(theirs.as_ref(), code), "{body:?}: {theirs:?}");
     }
+    // What comes behind a wish for encryption may be somebody else's.
+    let wish = [&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f][..], &whole].concat();
+    let words = told(Peer::open(proxy.port), &wish);
+    let refused = "FATAL | 08P01 | received unencrypted data after an encryption request";
+    assert_eq!(words.as_deref(), Some(refused));
     // Whatever the options are, nobody comes in, waits or is stuck.
     for options in ["-c=", "-c =", "--=", "--", "-c", "-", "=", "-c-=", "\\", "-c \\"] {
         let packet = startup(&[(b"user", b"known"), (b"options", options.as_bytes())]);
@@ -121,7 +126,7 @@ async fn impossible_startup_packets_are_refused() {
 
 #[tokio::test]
 async fn who_does_not_finish_is_shown_out() {
-    let proxy = proxy(&[("TIDEGATE_POOL_LOGIN_TIMEOUT", "2s")]).await;
+    let proxy = proxy(&[("TIDEGATE_POOL_LOGIN_TIMEOUT", "4s")]).await;
     let bystander = bystander(&proxy).await;
     let (hello, first) = (hello("known"), initial(MECHANISM, b"n,,n=,r=abc"));
     let stages = [
@@ -497,6 +502,12 @@ async fn the_log_holds_no_secret_and_no_line_of_a_strangers() {
     }
     secrets.retain(|secret| secret.len() > 8);
     assert!(secrets.len() >= 3 + 4 + 7, "{}", secrets.len());
+    // Beyond what it is started with, it has no file open.
+    for open in fs::read_dir(format!("/proc/{}/fd", proxy.child.id())).unwrap() {
+        let path = open.unwrap().path();
+        let given = ["0", "1", "2"].iter().any(|number| path.ends_with(number));
+        assert!(given || !fs::metadata(&path).unwrap().is_file(), "{:?}", fs::read_link(&path));
+    }
     let text = fs::read_to_string(&file).unwrap();
     let pages =
         [get(proxy.http, "/metrics").await.unwrap().1, get(proxy.http, "/api/status").await.unwrap().1];
@@ -688,14 +699,6 @@ async fn a_server_that_answers_nonsense_harms_nobody() {
     }
 }
 
-/// The most memory that the proxy has ever had resident, in bytes.
-fn peak(proxy: &Proxy) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", proxy.child.id())).unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
-    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    kib * 1024
-}
-
 #[tokio::test]
 async fn crowds_of_strangers_leave_nothing_behind() {
     let proxy = proxy(&[("TIDEGATE_AUTH_MAX_LOGINS", "100")]).await;
@@ -716,11 +719,11 @@ async fn crowds_of_strangers_leave_nothing_behind() {
     for round in 0..5 {
         crowd(round).await;
     }
-    let before = peak(&proxy);
+    let before = proxy.peak();
     for round in 5..25 {
         crowd(round).await;
     }
-    let grown = peak(&proxy) - before;
+    let grown = proxy.peak() - before;
     // They have sent 36 MB, and named 3,000 roles.
     assert!(grown < 8 * 1024 * 1024, "{grown} bytes were kept");
     let began = Instant::now();
