@@ -14,6 +14,7 @@ use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
 use crate::support::Proxy;
+use crate::support::certs::Certs;
 use crate::support::peer::{Peer, Script};
 use crate::support::proxy::{PATIENCE, connect, rows, value};
 use crate::support::scram::{
@@ -154,6 +155,50 @@ async fn who_does_not_finish_is_shown_out() {
     }
     for (stage, mut peer) in stages.iter().zip(silent) {
         assert_eq!(last_words(&mut peer), None, "{stage:?}");
+    }
+    all_is_well(&proxy, &bystander).await;
+}
+
+/// The same with TLS on the way: a handshake that is no handshake, one that stops, and one that never begins.
+#[tokio::test]
+async fn who_does_not_finish_a_tls_handshake_is_shown_out() {
+    let certs = Certs::new("strangers-tls");
+    certs.issue("server", &["localhost"]);
+    let (cert, key) = (certs.path("server.crt"), certs.path("server.key"));
+    let limits = [
+        ("TIDEGATE_POOL_LOGIN_TIMEOUT", "2s"),
+        ("TIDEGATE_TLS_CERT", cert.as_str()),
+        ("TIDEGATE_TLS_KEY", key.as_str()),
+    ];
+    let proxy = proxy(&limits).await;
+    let bystander = bystander(&proxy).await;
+    let request = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+    // The head of a record that says it has 16 KiB, and of a ClientHello that says it has 16 MiB.
+    let (record, endless) = ([0x16, 3, 1, 0x40, 0], [0x16, 3, 1, 0, 4, 1, 0xff, 0xff, 0xff]);
+    let garbage = [b'x'; 64];
+    let mut silent = Vec::new();
+    for asked in [false, true] {
+        for bytes in [&record[..], &endless, &garbage] {
+            let mut peer = Peer::open(proxy.port);
+            if asked {
+                peer.send(&request);
+                let mut answer = [0];
+                peer.stream.read_exact(&mut answer).unwrap();
+                assert_eq!(&answer, b"S");
+            }
+            // Garbage without having asked is a startup packet of an impossible length.
+            peer.send(bytes);
+            silent.push(peer);
+        }
+    }
+    let mut asked = Peer::open(proxy.port);
+    asked.send(&request);
+    silent.push(asked);
+    for peer in &mut silent {
+        // An alert or an error, or nothing; and then the end.
+        let mut rest = Vec::new();
+        let ended = peer.stream.read_to_end(&mut rest);
+        assert!(ended.is_ok() || ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset));
     }
     all_is_well(&proxy, &bystander).await;
 }
