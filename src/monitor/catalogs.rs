@@ -124,12 +124,12 @@ impl Catalogs {
         let (wanted, mut requests) = tokio::sync::mpsc::unbounded_channel::<(String, Arc<CatalogCell>)>();
         let cells = Cells::default();
         let known = cells.clone();
+        let reader = Reader { settings, topology, connectors };
         tokio::task::spawn_local(async move {
             while let Some((database, cell)) = requests.recv().await {
-                let (settings, topology) = (settings.clone(), topology.clone());
-                let (connectors, cells) = (connectors.clone(), known.clone());
+                let (reader, cells) = (reader.clone(), known.clone());
                 tokio::task::spawn_local(async move {
-                    keep(&database, &cell, &settings, &topology, &connectors).await;
+                    reader.keep(&database, &cell).await;
                     cells.lock().unwrap_or_else(PoisonError::into_inner).remove(&database);
                 });
             }
@@ -162,74 +162,73 @@ impl Catalogs {
     }
 }
 
-/// Keeps one catalog up to date, until its database is no more.
-async fn keep(
-    database: &str,
-    cell: &CatalogCell,
-    settings: &Published<Settings>,
-    topology: &Published<Topology>,
-    connectors: &Connectors,
-) {
-    let mut quiet = false;
-    let mut pause = LEAST_PAUSE;
-    loop {
-        match follow(database, cell, settings, topology, connectors).await {
-            Ok(()) => pause = LOOK_EVERY,
-            Err(failure) if failure.sqlstate() == Some(NO_DATABASE) => return cell.refresh(),
-            // The monitor may only be about to find it.
-            Err(_) if quiet || topology.load().primary.is_none() => {}
-            Err(failure) => {
-                tracing::warn!(
-                    database,
-                    reason = %failure,
-                    "the catalog cannot be read: statements with functions or relations that are not built in go to the primary"
-                );
-                quiet = true;
-            }
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LOOK_EVERY);
-    }
+/// What reading a catalog takes.
+#[derive(Clone)]
+struct Reader {
+    settings: Arc<Published<Settings>>,
+    topology: Arc<Published<Topology>>,
+    connectors: Connectors,
 }
 
-/// Reads the catalog whenever it has changed, until the connection breaks.
-async fn follow(
-    database: &str,
-    cell: &CatalogCell,
-    settings: &Published<Settings>,
-    topology: &Published<Topology>,
-    connectors: &Connectors,
-) -> Result<(), Failure> {
-    let now = settings.load_full();
-    let primary = topology.load().primary.ok_or("there is no primary")?;
-    let number = usize::from(primary.0);
-    let (node, connector) = now.nodes.get(number).zip(connectors.get(number)).ok_or("there is no primary")?;
-    // From before the connection is made, so that no release of it is missed.
-    let released = cell.release.notified();
-    tokio::pin!(released);
-    let client = login::connect(node, connector, Some(database), now.connect_timeout).await?;
-    let (mut counter, mut system) = (None, None);
-    let mut rung = true;
-    loop {
-        if topology.load().primary != Some(primary) {
-            return Err("the primary has changed".into());
+impl Reader {
+    /// Keeps one catalog up to date, until its database is no more.
+    async fn keep(&self, database: &str, cell: &CatalogCell) {
+        let mut quiet = false;
+        let mut pause = LEAST_PAUSE;
+        loop {
+            match self.follow(database, cell).await {
+                Ok(()) => pause = LOOK_EVERY,
+                Err(failure) if failure.sqlstate() == Some(NO_DATABASE) => return cell.refresh(),
+                // The monitor may only be about to find it.
+                Err(_) if quiet || self.topology.load().primary.is_none() => {}
+                Err(failure) => {
+                    tracing::warn!(
+                        database,
+                        reason = %failure,
+                        "the catalog cannot be read: statements with functions or relations that are not built in go to the primary"
+                    );
+                    quiet = true;
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK_EVERY);
         }
-        let seen = timeout(READ_LIMIT, count(&client)).await.map_err(|_| "too slow")??;
-        if rung || counter != Some(seen) {
-            counter = Some(seen);
-            let changes = cell.changes();
-            let overrides = overrides_of(Some(&settings.load()));
-            let began = Instant::now();
-            let reading = read(&client, system.as_deref());
-            let rows = timeout(READ_LIMIT, reading).await.map_err(|_| "too slow")??;
-            system.get_or_insert_with(|| rows.system_relations().to_vec());
-            cell.publish(Catalog::build(rows, &overrides), changes);
-            // Where definitions change all the time, no more than half of it is spent on reading them.
-            tokio::time::sleep(began.elapsed()).await;
-        }
-        tokio::select! {
-            refreshed = timeout(LOOK_EVERY, cell.refresh.notified()) => rung = refreshed.is_ok(),
-            () = &mut released => return Ok(()),
+    }
+
+    /// Reads the catalog whenever it has changed, until the connection breaks.
+    async fn follow(&self, database: &str, cell: &CatalogCell) -> Result<(), Failure> {
+        let now = self.settings.load_full();
+        let primary = self.topology.load().primary.ok_or("there is no primary")?;
+        let number = usize::from(primary.0);
+        let (node, connector) =
+            now.nodes.get(number).zip(self.connectors.get(number)).ok_or("there is no primary")?;
+        // From before the connection is made, so that no release of it is missed.
+        let released = cell.release.notified();
+        tokio::pin!(released);
+        let client = login::connect(node, connector, Some(database), now.connect_timeout).await?;
+        let (mut counter, mut system) = (None, None);
+        let mut rung = true;
+        loop {
+            if self.topology.load().primary != Some(primary) {
+                return Err("the primary has changed".into());
+            }
+            let seen = timeout(READ_LIMIT, count(&client)).await.map_err(|_| "too slow")??;
+            if rung || counter != Some(seen) {
+                counter = Some(seen);
+                let changes = cell.changes();
+                let overrides = overrides_of(Some(&self.settings.load()));
+                let began = Instant::now();
+                let reading = read(&client, system.as_deref());
+                let rows = timeout(READ_LIMIT, reading).await.map_err(|_| "too slow")??;
+                system.get_or_insert_with(|| rows.system_relations().to_vec());
+                cell.publish(Catalog::build(rows, &overrides), changes);
+                // Where definitions change all the time, no more than half of it is spent on reading them.
+                tokio::time::sleep(began.elapsed()).await;
+            }
+            tokio::select! {
+                refreshed = timeout(LOOK_EVERY, cell.refresh.notified()) => rung = refreshed.is_ok(),
+                () = &mut released => return Ok(()),
+            }
         }
     }
 }
