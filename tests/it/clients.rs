@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::support::certs::Certs;
 use crate::support::{Proxy, database, shared};
 
 fn scripts() -> PathBuf {
@@ -95,6 +96,41 @@ async fn asyncpg_notices_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node_postgres_notices_nothing() {
     same_both_ways(|| node(""), "node_script.js", "clients_node").await;
+}
+
+/// Each driver's own TLS and SCRAM, with the password that PostgreSQL has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drivers_come_in_over_tls_by_scram() {
+    shared().primary().execute("ALTER ROLE postgres PASSWORD 'pass wörd'").await.unwrap();
+    let certs = Certs::new("drivers");
+    certs.issue("server", &["127.0.0.1", "localhost"]);
+    let (cert, key, root) = (certs.path("server.crt"), certs.path("server.key"), certs.path("root.crt"));
+    let variables = [
+        ("TIDEGATE_AUTH_RULES", "hostssl all all all scram-sha-256"),
+        ("TIDEGATE_TLS_CERT", cert.as_str()),
+        ("TIDEGATE_TLS_KEY", key.as_str()),
+        ("TIDEGATE_TLS_MODE", "require"),
+    ];
+    for (kind, script) in [("py", "psycopg_script.py"), ("py", "asyncpg_script.py"), ("js", "node_script.js")]
+    {
+        let name = format!("tls_{}", script.split('_').next().unwrap());
+        let (direct, through) = (format!("{name}_direct"), format!("{name}_through"));
+        database(&direct).await;
+        database(&through).await;
+        let proxy = Proxy::with(shared(), &variables).await;
+        let program = || if kind == "py" { python("") } else { node("") };
+        let mut secure = program();
+        secure.env("PGSSLMODE", "verify-full").env("PGSSLROOTCERT", &root).env("NODE_EXTRA_CA_CERTS", &root);
+        secure.env("PGPASSWORD", "pass wörd");
+        let expected = client(program(), script, shared().primary().port, &direct);
+        assert_eq!(client(secure, script, proxy.port, &through), expected, "{script}");
+        let mut wrong = program();
+        wrong.env("PGSSLMODE", "require").env("NODE_TLS_REJECT_UNAUTHORIZED", "0").env("PGPASSWORD", "wrong");
+        wrong.arg(scripts().join(script)).env("PGHOST", "127.0.0.1").env("PGPORT", proxy.port.to_string());
+        let refused = wrong.env("PGUSER", "postgres").env("PGDATABASE", &through).output().unwrap();
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(told.contains("password authentication failed for user \"postgres\""), "{script}: {told}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
