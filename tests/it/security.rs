@@ -12,36 +12,11 @@ use tokio::net::TcpListener;
 
 use crate::support::Proxy;
 use crate::support::certs::Certs;
+use crate::support::guarded::{guarded, reload, set_rules};
 use crate::support::proxy::{PATIENCE, connect, rows, sqlstate, value};
 
-/// A cluster of which everybody but the monitor has to prove who they are.
-async fn guarded(roles: &str) -> Cluster {
-    let cluster = Cluster::start(1).unwrap();
-    cluster.primary().execute(roles).await.unwrap();
-    cluster.wait_caught_up().await.unwrap();
-    set_rules(&cluster, "host all all all md5").await;
-    cluster
-}
-
-/// Replaces the rules of all servers; the monitor and the standbys keep their way in.
-async fn set_rules(cluster: &Cluster, rules: &str) {
-    for server in cluster.servers() {
-        let own = "host all postgres 127.0.0.1/32 trust\nhost replication postgres 127.0.0.1/32 trust\n";
-        fs::write(server.data.join("pg_hba.conf"), format!("{own}{rules}\n")).unwrap();
-        reload(server).await;
-    }
-}
-
-async fn reload(server: &Server) {
-    // It says so before it has done it: the next connection goes by the new files when the old one has seen them.
-    let client = server.connect().await.unwrap();
-    let before = value(&client, "SELECT pg_conf_load_time()").await;
-    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-    let began = Instant::now();
-    while value(&client, "SELECT pg_conf_load_time()").await == before {
-        assert!(began.elapsed() < PATIENCE, "the server does not reload");
-    }
-}
+/// SCRAM, or md5 for roles of whom that is stored.
+const BY_PASSWORD: &str = "host all all all md5";
 
 /// `psql` with a connection string, and a query.
 async fn psql(conninfo: String, sql: &'static str) -> Output {
@@ -84,7 +59,7 @@ const ROLES: &str = "\
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_role_comes_in_with_the_password_that_postgresql_has() {
-    let cluster = guarded(ROLES).await;
+    let cluster = guarded(1, ROLES, BY_PASSWORD).await;
     let admin = cluster.primary().connect().await.unwrap();
     // No list of users, no password anywhere.
     let rules = "host all old all md5; host all all all scram-sha-256";
@@ -164,7 +139,9 @@ async fn every_role_comes_in_with_the_password_that_postgresql_has() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_rule_that_fits_counts() {
-    let cluster = guarded("CREATE ROLE anna LOGIN PASSWORD 'p'; CREATE ROLE bert LOGIN PASSWORD 'p'").await;
+    let cluster =
+        guarded(1, "CREATE ROLE anna LOGIN PASSWORD 'p'; CREATE ROLE bert LOGIN PASSWORD 'p'", BY_PASSWORD)
+            .await;
     cluster.primary().execute("CREATE DATABASE shop").await.unwrap();
     cluster.wait_caught_up().await.unwrap();
     let certs = Certs::new("rules");
@@ -209,9 +186,12 @@ async fn the_first_rule_that_fits_counts() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_speak_tls_and_are_known_by_certificates() {
-    let cluster =
-        guarded("CREATE ROLE anna LOGIN PASSWORD 'p'; CREATE ROLE \"an app\" LOGIN; CREATE ROLE bert LOGIN")
-            .await;
+    let cluster = guarded(
+        1,
+        "CREATE ROLE anna LOGIN PASSWORD 'p'; CREATE ROLE \"an app\" LOGIN; CREATE ROLE bert LOGIN",
+        BY_PASSWORD,
+    )
+    .await;
     // Those with certificates have no password that servers could ask for.
     set_rules(&cluster, "host all anna all scram-sha-256\nhost all all 127.0.0.1/32 trust").await;
     let (certs, strangers) = (Certs::new("clients"), Certs::new("strangers"));
@@ -339,7 +319,7 @@ async fn shown(url: &str) -> Vec<u8> {
 /// TLS from the first byte on, as libpq does since version 17, and only for those who say what they want to speak.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_may_begin_at_once() {
-    let cluster = guarded("").await;
+    let cluster = guarded(1, "", BY_PASSWORD).await;
     let certs = Certs::new("direct");
     certs.issue("server", &["localhost"]);
     let (cert, key) = (certs.path("server.crt"), certs.path("server.key"));
@@ -378,7 +358,7 @@ async fn tls_may_begin_at_once() {
 /// To a client that goes by SCRAM-SHA-256-PLUS, a man in the middle with a certificate of his own is no server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_man_in_the_middle_is_found_out() {
-    let cluster = guarded("CREATE ROLE anna LOGIN PASSWORD 'p'").await;
+    let cluster = guarded(1, "CREATE ROLE anna LOGIN PASSWORD 'p'", BY_PASSWORD).await;
     let certs = Certs::new("middle");
     certs.issue("server", &["localhost"]);
     certs.issue("man", &["localhost"]);
@@ -434,7 +414,7 @@ async fn listen_in_the_middle(certs: &Certs, port: u16) -> u16 {
 /// The way to the nodes: each `sslmode` does what libpq's does, for clients' connections and the monitor's alike.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_are_reached_as_sslmode_says() {
-    let cluster = guarded("CREATE ROLE anna LOGIN PASSWORD 'p'").await;
+    let cluster = guarded(1, "CREATE ROLE anna LOGIN PASSWORD 'p'", BY_PASSWORD).await;
     let (certs, others) = (Certs::new("nodes"), Certs::new("others"));
     certs.issue("node", &["localhost"]);
     certs.issue("postgres", &[]);
@@ -523,7 +503,7 @@ async fn nodes_are_reached_as_sslmode_says() {
 /// A node whose certificate is its own root, as `openssl req -x509` makes it: trusted if it is the one that is named.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_may_vouch_for_itself() {
-    let cluster = guarded("").await;
+    let cluster = guarded(1, "", BY_PASSWORD).await;
     let certs = Certs::new("alone");
     certs.self_signed("alone", &["localhost"]);
     let primary = cluster.primary();

@@ -15,12 +15,15 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::support::Proxy;
 use crate::support::certs::Certs;
+use crate::support::guarded::guarded;
 use crate::support::peer::{Peer, Script};
 use crate::support::proxy::{PATIENCE, connect, rows, value};
 use crate::support::scram::{
     Half, Parameters, asked, expect, hello, initial, last_words, password, response, startup, told,
 };
 use crate::support::two_faced::{Tongue, two_faced};
+
+const BY_SCRAM: &str = "host all all all scram-sha-256";
 
 const PASSWORD: &str = "correct-horse";
 
@@ -34,29 +37,14 @@ const ROLES: &str = "\
     CREATE ROLE oldmd LOGIN PASSWORD 'correct-horse';";
 
 /// One server of which everybody but the monitor has to prove who they are. The tests leave it as it was.
-async fn guarded() -> &'static Cluster {
+async fn shared() -> &'static Cluster {
     static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
-    CLUSTER.get_or_init(|| guard(ROLES)).await
-}
-
-async fn guard(roles: &str) -> Cluster {
-    let cluster = Cluster::start(0).unwrap();
-    let admin = cluster.primary().connect().await.unwrap();
-    admin.batch_execute(roles).await.unwrap();
-    let rules = "host all postgres,watcher 127.0.0.1/32 trust\nhost all all all scram-sha-256\n";
-    fs::write(cluster.primary().data.join("pg_hba.conf"), rules).unwrap();
-    let before = value(&admin, "SELECT pg_conf_load_time()").await;
-    admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-    let began = Instant::now();
-    while value(&admin, "SELECT pg_conf_load_time()").await == before {
-        assert!(began.elapsed() < PATIENCE, "the server does not reload");
-    }
-    cluster
+    CLUSTER.get_or_init(|| guarded(0, ROLES, BY_SCRAM)).await
 }
 
 /// A proxy that lets nobody in without SCRAM.
 async fn proxy(variables: &[(&str, &str)]) -> Proxy {
-    Proxy::with(guarded().await, &[&[("TIDEGATE_AUTH", "scram")], variables].concat()).await
+    Proxy::with(shared().await, &[&[("TIDEGATE_AUTH", "scram")], variables].concat()).await
 }
 
 /// Somebody who is in, and whom none of this may touch.
@@ -77,7 +65,7 @@ fn is(told: Option<&String>, start: &str) -> bool {
 /// CVE-2026-6668 and -107348 are about lengths from 2^31 on, -107349 is about options without a name.
 #[tokio::test]
 async fn impossible_startup_packets_are_refused() {
-    let (proxy, server) = (proxy(&[]).await, guarded().await.primary());
+    let (proxy, server) = (proxy(&[]).await, shared().await.primary());
     let bystander = bystander(&proxy).await;
     for length in [0, 1, 4, 7, 10_001, 0x7fff_ffff, 0x8000_0000, 0x8000_0001, 0xffff_fffb, u32::MAX] {
         let mut peer = Peer::open(proxy.port);
@@ -251,7 +239,7 @@ async fn so_many_may_be_logging_in_and_no_more() {
 /// CVE-2026-6664 was a length that wrapped around, -107350 a second startup packet in the midst of SCRAM.
 #[tokio::test]
 async fn what_is_no_sasl_message_is_refused() {
-    let (proxy, server) = (proxy(&[]).await, guarded().await.primary());
+    let (proxy, server) = (proxy(&[]).await, shared().await.primary());
     let bystander = bystander(&proxy).await;
     let lying =
         |len: u32, data: &[u8]| response(&[MECHANISM.as_bytes(), b"\0", &len.to_be_bytes(), data].concat());
@@ -322,7 +310,7 @@ fn undetailed(told: String) -> String {
 /// CVE-2026-19888 was a last message without one of its parts.
 #[tokio::test]
 async fn scram_cut_off_anywhere_lets_nobody_in() {
-    let (proxy, server) = (proxy(&[]).await, guarded().await.primary());
+    let (proxy, server) = (proxy(&[]).await, shared().await.primary());
     let bystander = bystander(&proxy).await;
     let mut whole = Half::of(proxy.port, "known", password(PASSWORD));
     let keys = whole.keys(PASSWORD);
@@ -360,7 +348,7 @@ async fn scram_cut_off_anywhere_lets_nobody_in() {
 
 #[tokio::test]
 async fn scram_replayed_reordered_or_bent_lets_nobody_in() {
-    let (proxy, server) = (proxy(&[]).await, guarded().await.primary());
+    let (proxy, server) = (proxy(&[]).await, shared().await.primary());
     let bystander = bystander(&proxy).await;
     let wrong = "FATAL | 28P01 | password authentication failed for user \"known\"";
     let stale = "FATAL | 08P01 | invalid SCRAM response | Nonce does not match.";
@@ -469,7 +457,7 @@ fn ends(port: u16, parameters: Parameters<'_>, secret: &str) -> Option<String> {
 /// CVE-2026-6667, and PgDog's #1053: there is no name of a database by which a console could be reached.
 #[tokio::test]
 async fn names_are_only_names() {
-    let (proxy, server) = (proxy(&[]).await, guarded().await.primary());
+    let (proxy, server) = (proxy(&[]).await, shared().await.primary());
     let bystander = bystander(&proxy).await;
     let admin = server.connect().await.unwrap();
     admin.batch_execute("CREATE TABLE witness (x int)").await.unwrap();
@@ -502,7 +490,7 @@ async fn names_are_only_names() {
 /// Names stand in the log, and only as names; what proves something does not stand there.
 #[tokio::test]
 async fn the_log_holds_no_secret_and_no_line_of_a_strangers() {
-    let cluster = guarded().await;
+    let cluster = shared().await;
     let file = cluster.dir().join("tidegate.log");
     let log = fs::File::create(&file).unwrap();
     let rules = "host all oldmd all md5; host all all all scram-sha-256";
@@ -579,7 +567,7 @@ fn escaped(name: &[u8]) -> Vec<u8> {
 /// Everybody who cannot log in hears the same, in the same steps. CVE-2025-2291 was a password past its VALID UNTIL.
 #[tokio::test]
 async fn nobody_learns_who_there_is() {
-    let (proxy, server) = (proxy(&[]).await, guarded().await.primary());
+    let (proxy, server) = (proxy(&[]).await, shared().await.primary());
     let bystander = bystander(&proxy).await;
     let names = ["known", "ended", "shuts", "barex", "oldmd", "nobod", "never"];
     let mut salts: HashMap<&str, Vec<u8>> = HashMap::new();
@@ -646,7 +634,7 @@ const TRAPS: &str = "\
 /// CVE-2025-12819: what a client sets for its session must not change what its own login is checked by.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_parameter_reaches_the_question_for_the_password() {
-    let cluster = guard(TRAPS).await;
+    let cluster = guarded(0, TRAPS, BY_SCRAM).await;
     let server = cluster.primary();
     crate::setup::set_up(&server.url(), "watcher");
     let superuser = [server.url()];
@@ -707,7 +695,7 @@ async fn no_parameter_reaches_the_question_for_the_password() {
 /// CVE-2026-6666 was an error without SQLSTATE, -6665 a long nonce, -6669 hashing without end: all from a server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_answers_nonsense_harms_nobody() {
-    let target = guarded().await.primary().port;
+    let target = shared().await.primary().port;
     let error = |body: &[u8]| Tongue::Says(Script::default().message(b'E', body).0.to_vec());
     for (what, tongue) in [
         ("no field at all", error(b"\0")),

@@ -1,6 +1,7 @@
 //! What the tests stand on.
 
 pub(crate) mod certs;
+pub(crate) mod guarded;
 pub(crate) mod peer;
 pub(crate) mod proxy;
 pub(crate) mod scram;
