@@ -1,26 +1,20 @@
-//! A client from its first byte to its last.
+//! A client that is in, from one unit to the next.
 
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use bytes::{Buf, BytesMut};
-use tokio::time::timeout;
 
 use super::cancel::Handle;
-use super::handshake::{self, Arrival, Greeting};
-use super::lease::{NoLease, lease};
-use super::tunnel::tunnel;
+use super::enter::{refuse, shutting_down};
 use super::unit;
-use super::worker::{Entrance, Worker, route_cancel};
-use crate::config::settings::Consistency;
+use super::worker::{Entrance, Worker};
 use crate::monitor::{CatalogCell, Latest};
 use crate::net::Stream;
 use crate::pool::{Identity, Lease, PoolKey};
-use crate::relay::{SettleError, own_notification, settle};
-use crate::route::Level;
+use crate::relay::own_notification;
 use crate::session::collect::End;
 use crate::session::collect::{Collected, Collector, Context};
 use crate::session::pins::Pins;
@@ -63,7 +57,7 @@ pub(super) struct Client {
     /// The unit under way still stands at the start of the input.
     pub(super) pending_unit: bool,
     /// Bytes of stray COPY data still to be dropped.
-    skip: usize,
+    pub(super) skip: usize,
     /// What the session counts as bound to its server by.
     pub(super) counted_pins: Pins,
 }
@@ -73,212 +67,6 @@ pub(super) struct Client {
 pub(super) enum Life {
     GoesOn,
     Ends,
-}
-
-/// Counts a client as long as it lives.
-struct Counted<'a>(&'a Worker);
-
-impl<'a> Counted<'a> {
-    fn new(worker: &'a Worker) -> Option<Self> {
-        let max = worker.settings().max_clients;
-        let clients = &worker.shared.clients;
-        let add = |n: usize| (n < max).then_some(n + 1);
-        clients.fetch_update(Ordering::AcqRel, Ordering::Relaxed, add).ok()?;
-        worker.metrics.client_came();
-        Some(Self(worker))
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.shared.clients.fetch_sub(1, Ordering::AcqRel);
-        self.0.metrics.client_left();
-    }
-}
-
-/// Counts a client as logging in: what a stranger may take up is limited.
-struct LoggingIn<'a>(&'a Worker);
-
-impl<'a> LoggingIn<'a> {
-    fn new(worker: &'a Worker) -> Option<Self> {
-        let max = worker.settings().auth.max_logins;
-        let add = |n: usize| (n < max).then_some(n + 1);
-        worker.shared.logins.fetch_update(Ordering::AcqRel, Ordering::Relaxed, add).ok()?;
-        Some(Self(worker))
-    }
-}
-
-impl Drop for LoggingIn<'_> {
-    fn drop(&mut self) {
-        self.0.shared.logins.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// Serves a client.
-pub async fn client(worker: Rc<Worker>, mut stream: Stream, mut input: BytesMut, entrance: Entrance) {
-    let Some(logging_in) = LoggingIn::new(&worker) else {
-        let report = Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "too many clients are logging in")
-            .detail("Tidegate's limit is auth.max_logins.");
-        return refuse(&worker, &mut stream, &report).await;
-    };
-    let limit = worker.settings().login_timeout;
-    let Ok(greeting) = timeout(limit, handshake::greet(&mut stream, &mut input, &worker)).await else {
-        return;
-    };
-    drop(logging_in);
-    let arrival = match greeting {
-        Greeting::Arrival(arrival) => *arrival,
-        Greeting::Cancel(pid, key) => return route_cancel(&worker.shared, pid, key).await,
-        Greeting::Over => return,
-    };
-    let counted = Counted::new(&worker);
-    if counted.is_none() || worker.shared.draining.load(Ordering::Relaxed) {
-        let report = if counted.is_none() {
-            Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
-                .detail("Tidegate's limit is pool.max_clients.")
-        } else {
-            shutting_down()
-        };
-        return refuse(&worker, &mut stream, &report).await;
-    }
-    let key_len = arrival.key_len;
-    let _entered =
-        worker.shared.keyring.enter(arrival.user.clone(), arrival.role, arrival.credential.clone());
-    let (pid, key, handle) = handshake::register(&worker, key_len);
-    let _registered = Registered(&worker, pid);
-    if !arrival.replication.is_empty() && entrance == Entrance::Replica {
-        let report = Report::fatal(
-            sqlstate::FEATURE_NOT_SUPPORTED,
-            "replication connections come in by the usual entrance: they go to the primary",
-        );
-        return refuse(&worker, &mut stream, &report).await;
-    }
-    if !arrival.replication.is_empty() {
-        let passed = tunnel(&worker, &mut stream, &mut input, arrival, (pid, &key), &handle).await;
-        if let Err(report) = passed {
-            refuse(&worker, &mut stream, &report).await;
-        }
-        return;
-    }
-    match enter(&worker, &mut stream, arrival, entrance, (pid, &key), &handle).await {
-        Ok((session, identity, pool)) => {
-            let catalog = worker.shared.catalogs.of(&identity.database);
-            let mut client = Client {
-                worker: worker.clone(),
-                stream,
-                input,
-                entrance,
-                session,
-                identity,
-                key: pool,
-                handle,
-                names: catalog.latest(),
-                catalog,
-                collector: Collector::default(),
-                lease: None,
-                transaction: unit::TransactionKind::default(),
-                sets: false,
-                pid,
-                defines: false,
-                begun: None,
-                pending_unit: false,
-                skip: 0,
-                counted_pins: Pins::default(),
-            };
-            client.live().await;
-        }
-        Err(report) => refuse(&worker, &mut stream, &report).await,
-    }
-}
-
-/// Forgets a client however its life ends.
-struct Registered<'a>(&'a Worker, u32);
-
-impl Drop for Registered<'_> {
-    fn drop(&mut self) {
-        self.0.handles.borrow_mut().remove(self.1);
-    }
-}
-
-async fn refuse(worker: &Worker, stream: &mut Stream, report: &Report) {
-    worker.count_error(report);
-    let mut out = BytesMut::new();
-    report.write(&mut out);
-    // Whoever is gone needs no answer.
-    let _ = stream.write_all(&out).await;
-}
-
-/// Lets a client in: a server must take its role, database and settings, and tells the parameters.
-async fn enter(
-    worker: &Worker,
-    stream: &mut Stream,
-    arrival: Arrival,
-    entrance: Entrance,
-    (pid, key): (u32, &[u8]),
-    handle: &Handle,
-) -> Result<(Session, Identity, PoolKey), Report> {
-    let identity = Identity { user: arrival.user, role: arrival.role, database: arrival.database };
-    let pool = worker.pools.borrow_mut().key(&identity);
-    let mut lease = first_lease(worker, entrance, pool, &identity, handle).await?;
-    match settle(&mut lease.connection, &arrival.settings, pid).await {
-        Ok(()) => {}
-        Err(SettleError::Refused { sqlstate, message }) => return Err(Report::fatal(sqlstate, message)),
-        Err(SettleError::Io(error)) => {
-            return Err(Report::fatal(
-                sqlstate::CONNECTION_FAILURE,
-                format!("the server connection broke: {error}"),
-            ));
-        }
-    }
-    let mut out = BytesMut::new();
-    handshake::welcome(&mut out, &lease.connection.parameters, pid, key);
-    let settings = worker.settings();
-    worker.pools.borrow_mut().give_back(lease, &worker.topology(), worker.age(&settings));
-    stream
-        .write_all(&out)
-        .await
-        .map_err(|_| Report::fatal(sqlstate::CONNECTION_EXCEPTION, "the client is gone"))?;
-    let level = arrival.level.unwrap_or_else(|| level(settings.consistency));
-    let round = worker.round.get();
-    worker.round.set(round.wrapping_add(1));
-    Ok((Session::new(arrival.settings, level, round), identity, pool))
-}
-
-/// A connection to the primary, or to any node if there is none: reads go on without a primary. By the replicas' own
-/// entrance, a connection to one of them.
-async fn first_lease(
-    worker: &Worker,
-    entrance: Entrance,
-    key: PoolKey,
-    identity: &Identity,
-    handle: &Handle,
-) -> Result<Lease, Report> {
-    let topology = worker.topology();
-    let others = topology.replicas().filter(|n| n.up).map(|n| n.id);
-    let mut last = String::from("no node is up");
-    let primary = topology.primary.filter(|_| entrance == Entrance::Usual);
-    for node in primary.into_iter().chain(others) {
-        match lease(worker, node, key, identity, handle).await {
-            Ok(lease) => return Ok(lease),
-            Err(NoLease::Refused(report)) => {
-                return Err(Report { severity: build::Severity::Fatal, ..report });
-            }
-            Err(NoLease::Unreachable(why)) => last = why,
-        }
-    }
-    Err(Report::fatal(sqlstate::CANNOT_CONNECT, format!("no node takes connections: {last}")))
-}
-
-fn level(consistency: Consistency) -> Level {
-    match consistency {
-        Consistency::Eventual => Level::Eventual,
-        Consistency::ReadYourWrites => Level::ReadYourWrites,
-        Consistency::Session => Level::Session,
-    }
-}
-
-fn shutting_down() -> Report {
-    Report::fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection because Tidegate is shutting down")
 }
 
 /// What wakes a client between its units.
@@ -291,7 +79,8 @@ enum Woken {
 }
 
 impl Client {
-    async fn live(&mut self) {
+    /// From its first unit to its end.
+    pub(super) async fn live(&mut self) {
         while self.step().await == Life::GoesOn {}
         self.worker.metrics.pinned(self.counted_pins.kinds(), []);
         // Whatever is still open ends with its server connection.

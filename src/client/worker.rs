@@ -12,8 +12,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use super::cancel::{Handles, worker_of};
+use super::enter;
 use super::keyring::Keyring;
-use super::serve;
+
 use crate::auth::Users;
 use crate::config::Settings;
 use crate::metrics::WorkerMetrics;
@@ -211,7 +212,7 @@ pub fn run(worker: Worker, mut jobs: mpsc::UnboundedReceiver<Job>) -> std::io::R
 
 async fn admit(worker: Rc<Worker>, stream: std::net::TcpStream, entrance: Entrance) {
     if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream)) {
-        serve::client(worker.clone(), Stream::tcp(stream), BytesMut::new(), entrance).await;
+        enter::client(worker.clone(), Stream::tcp(stream), BytesMut::new(), entrance).await;
     }
     if let Some(door) = worker.shared.workers.get(worker.number) {
         door.load.fetch_sub(1, Ordering::Relaxed);
