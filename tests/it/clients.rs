@@ -65,7 +65,10 @@ pub(crate) fn node(folder: &str) -> Command {
 
 fn client(mut command: Command, script: &str, port: u16, name: &str) -> String {
     command.arg(scripts().join(script)).env("PGHOST", "127.0.0.1").env("PGPORT", port.to_string());
-    run(command.env("PGUSER", "postgres").env("PGDATABASE", name))
+    if !command.get_envs().any(|(variable, _)| variable == "PGUSER") {
+        command.env("PGUSER", "postgres");
+    }
+    run(command.env("PGDATABASE", name))
 }
 
 /// The script against the primary itself and through Tidegate, each in a database of its own.
@@ -101,7 +104,7 @@ async fn node_postgres_notices_nothing() {
 /// Each driver's own TLS and SCRAM, with the password that PostgreSQL has.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drivers_come_in_over_tls_by_scram() {
-    shared().primary().execute("ALTER ROLE postgres PASSWORD 'pass wörd'").await.unwrap();
+    shared().primary().execute("CREATE ROLE driver SUPERUSER LOGIN PASSWORD 'pass wörd'").await.unwrap();
     let certs = Certs::new("drivers");
     certs.issue("server", &["127.0.0.1", "localhost"]);
     let (cert, key, root) = (certs.path("server.crt"), certs.path("server.key"), certs.path("root.crt"));
@@ -121,15 +124,15 @@ async fn drivers_come_in_over_tls_by_scram() {
         let program = || if kind == "py" { python("") } else { node("") };
         let mut secure = program();
         secure.env("PGSSLMODE", "verify-full").env("PGSSLROOTCERT", &root).env("NODE_EXTRA_CA_CERTS", &root);
-        secure.env("PGPASSWORD", "pass wörd");
+        secure.env("PGUSER", "driver").env("PGPASSWORD", "pass wörd");
         let expected = client(program(), script, shared().primary().port, &direct);
         assert_eq!(client(secure, script, proxy.port, &through), expected, "{script}");
         let mut wrong = program();
         wrong.env("PGSSLMODE", "require").env("NODE_TLS_REJECT_UNAUTHORIZED", "0").env("PGPASSWORD", "wrong");
         wrong.arg(scripts().join(script)).env("PGHOST", "127.0.0.1").env("PGPORT", proxy.port.to_string());
-        let refused = wrong.env("PGUSER", "postgres").env("PGDATABASE", &through).output().unwrap();
+        let refused = wrong.env("PGUSER", "driver").env("PGDATABASE", &through).output().unwrap();
         let told = String::from_utf8_lossy(&refused.stderr).into_owned();
-        assert!(told.contains("password authentication failed for user \"postgres\""), "{script}: {told}");
+        assert!(told.contains("password authentication failed for user \"driver\""), "{script}: {told}");
     }
 }
 
