@@ -45,27 +45,10 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Counts a client as logging in: what a stranger may take up is limited.
-struct LoggingIn<'a>(&'a Worker);
-
-impl<'a> LoggingIn<'a> {
-    fn new(worker: &'a Worker) -> Option<Self> {
-        let max = worker.settings().auth.max_logins;
-        let add = |n: usize| (n < max).then_some(n + 1);
-        worker.shared.logins.fetch_update(Ordering::AcqRel, Ordering::Relaxed, add).ok()?;
-        Some(Self(worker))
-    }
-}
-
-impl Drop for LoggingIn<'_> {
-    fn drop(&mut self) {
-        self.0.shared.logins.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 /// Serves a client.
 pub async fn client(worker: Rc<Worker>, mut stream: Stream, mut input: BytesMut, entrance: Entrance) {
-    let Some(logging_in) = LoggingIn::new(&worker) else {
+    let max = worker.settings().auth.max_logins;
+    let Some(logging_in) = worker.shared.logins.begin(stream.peer(), max) else {
         let report = Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "too many clients are logging in")
             .detail("Tidegate's limit is auth.max_logins.");
         return refuse(&worker, &mut stream, &report).await;

@@ -10,6 +10,7 @@ pub mod handshake;
 pub mod keyring;
 pub mod lease;
 pub mod login;
+pub mod logins;
 pub mod moved;
 pub mod outcome;
 pub mod place;

@@ -14,6 +14,7 @@ use tokio::task::LocalSet;
 use super::cancel::{Handles, worker_of};
 use super::enter;
 use super::keyring::Keyring;
+use super::logins::Logins;
 
 use crate::auth::Users;
 use crate::config::Settings;
@@ -39,7 +40,7 @@ pub struct Shared {
     /// What servers take as proof of the roles that are in.
     pub keyring: Arc<Keyring>,
     /// Clients that are logging in, over all workers.
-    pub logins: Arc<AtomicUsize>,
+    pub logins: Arc<Logins>,
     /// Turns at hashing passwords: half of the processors may be kept busy by that.
     pub hashing: Arc<Semaphore>,
     /// The way to each node.
