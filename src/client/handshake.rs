@@ -189,7 +189,14 @@ async fn arrive(
         user: &user,
         replication: replication == Replication::Physical,
     };
-    let LoggedInAs { role, credential } = log_in(stream, input, worker, applicant, &mut out).await?;
+    let LoggedInAs { role, credential } =
+        log_in(stream, input, worker, applicant, &mut out).await.inspect_err(|refused| {
+            if let Some(report) = refused {
+                // Names are a stranger's text: in quotes, with whatever is not printable escaped.
+                tracing::info!(user = ?applicant.user, database = ?applicant.database,
+                    address = %applicant.address, sqlstate = %report.sqlstate, "a login was refused");
+            }
+        })?;
     stream.write_all(&out).await.map_err(|_| None)?;
     Ok(Arrival {
         user: user.into(),

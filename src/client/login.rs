@@ -27,22 +27,6 @@ pub async fn log_in(
     applicant: Applicant<'_>,
     out: &mut BytesMut,
 ) -> Result<LoggedInAs, Option<Report>> {
-    let result = try_log_in(stream, input, worker, applicant, out).await;
-    if let Err(Some(report)) = &result {
-        // Names are a stranger's text: in quotes, with whatever is not printable escaped.
-        tracing::info!(user = ?applicant.user, database = ?applicant.database, address = %applicant.address,
-            sqlstate = %report.sqlstate, "a login was refused");
-    }
-    result
-}
-
-async fn try_log_in(
-    stream: &mut Stream,
-    input: &mut BytesMut,
-    worker: &Worker,
-    applicant: Applicant<'_>,
-    out: &mut BytesMut,
-) -> Result<LoggedInAs, Option<Report>> {
     let settings = worker.settings();
     let denied = |denial: crate::auth::Denial| Some(denial.report(&applicant));
     if settings.tls.as_ref().is_some_and(|tls| tls.required) && !applicant.tls {

@@ -37,24 +37,29 @@ impl Client {
         found
     }
 
+    /// Every command of a unit, those of prepared statements that it binds included.
+    fn each_command(&self, unit: &Unit, mut found: impl FnMut(Command<'_>)) {
+        let names = self.names.get();
+        each_text(self.input.get(..unit.len).unwrap_or_default(), |name, text| {
+            let text = text.or_else(|| self.session.statements.text(name)).unwrap_or_default();
+            for statement in statements(text, &**names, self.session.dialect()) {
+                found(statement.command);
+            }
+        });
+    }
+
     /// SQL is about to speak of statements that the client has prepared by messages: the server must know them by the
     /// client's names, and the session stays with it from now on.
     pub(super) async fn reveal_names(&mut self, lease: &mut Lease, unit: &Unit) -> Result<(), SettleError> {
         let mut found: Vec<(Vec<u8>, SharedStatement)> = Vec::new();
-        let names = self.names.get();
-        let (session, dialect) = (&self.session, self.session.dialect());
-        each_text(self.input.get(..unit.len).unwrap_or_default(), |name, text| {
-            let text = text.or_else(|| session.statements.text(name)).unwrap_or_default();
-            for statement in statements(text, &**names, dialect) {
-                let (Command::Prepare(name) | Command::Execute(name) | Command::Deallocate(Some(name))) =
-                    statement.command
-                else {
-                    continue;
-                };
-                let name = fold_statement_name(name);
-                if let Some(statement) = session.statements.get(&name) {
-                    found.push((name, statement.clone()));
-                }
+        self.each_command(unit, |command| {
+            let (Command::Prepare(name) | Command::Execute(name) | Command::Deallocate(Some(name))) = command
+            else {
+                return;
+            };
+            let name = fold_statement_name(name);
+            if let Some(statement) = self.session.statements.get(&name) {
+                found.push((name, statement.clone()));
             }
         });
         if found.is_empty() {
@@ -82,13 +87,9 @@ impl Client {
         unit: &Unit,
     ) -> Result<(), SettleError> {
         let mut found = Vec::new();
-        let names = self.names.get();
-        each_text(self.input.get(..unit.len).unwrap_or_default(), |name, text| {
-            let text = text.or_else(|| self.session.statements.text(name)).unwrap_or_default();
-            for statement in statements(text, &**names, self.session.dialect()) {
-                if let Command::Database(name) = statement.command {
-                    found.push(String::from_utf8_lossy(&fold_statement_name(name)).into_owned());
-                }
+        self.each_command(unit, |command| {
+            if let Command::Database(name) = command {
+                found.push(String::from_utf8_lossy(&fold_statement_name(name)).into_owned());
             }
         });
         // None of these commands runs in a transaction.

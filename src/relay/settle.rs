@@ -75,11 +75,7 @@ pub async fn reveal(server: &mut Connection, name: &[u8], statement: &Shared) ->
     build::parse(&mut messages, name, &statement.text, &statement.types);
     messages.extend_from_slice(&SYNC_MESSAGE);
     // It fails in a transaction that has failed, or where what it speaks of is gone.
-    match run(server, &messages, None).await {
-        Ok(_) => Ok(true),
-        Err(SettleError::Refused { .. }) => Ok(false),
-        Err(broken) => Err(broken),
-    }
+    Ok(unless_refused(run(server, &messages, None).await)?.is_some())
 }
 
 /// Prepares a statement under our name for it, and asks for the shape of its result ([`row_shape`]); `None` if the
@@ -95,11 +91,7 @@ pub async fn describe(
     build::parse(&mut messages, &statement.name, &statement.text, &statement.types);
     build::describe_statement(&mut messages, &statement.name);
     messages.extend_from_slice(&SYNC_MESSAGE);
-    match run(server, &messages, None).await {
-        Ok(shape) => Ok(Some(shape)),
-        Err(SettleError::Refused { .. }) => Ok(None),
-        Err(broken) => Err(broken),
-    }
+    unless_refused(run(server, &messages, None).await)
 }
 
 /// Takes back what [`describe`] has prepared: nobody may run it.
@@ -128,11 +120,7 @@ pub async fn owns(server: &mut Connection, database: &str) -> Result<bool, Settl
     build::message(&mut messages, tag_of::EXECUTE, |body| body.extend_from_slice(&[0; 5]));
     messages.extend_from_slice(&SYNC_MESSAGE);
     server.statements.unnamed = 0;
-    match answer(server, &messages, None).await {
-        Ok(told) => Ok(told.rows > 0),
-        Err(SettleError::Refused { .. }) => Ok(false),
-        Err(broken) => Err(broken),
-    }
+    Ok(unless_refused(answer(server, &messages, None).await)?.is_some_and(|told| told.rows > 0))
 }
 
 /// Makes the transaction under way fail, as an error of a statement does.
@@ -143,8 +131,14 @@ pub async fn fail_transaction(server: &mut Connection) -> Result<(), SettleError
     let mut messages = BytesMut::new();
     build::describe_statement(&mut messages, b"tidegate: no such statement");
     messages.extend_from_slice(&SYNC_MESSAGE);
-    match run(server, &messages, None).await {
-        Ok(_) | Err(SettleError::Refused { .. }) => Ok(()),
+    unless_refused(run(server, &messages, None).await).map(|_| ())
+}
+
+/// `None` for what the server has refused: the connection goes on.
+fn unless_refused<T>(result: Result<T, SettleError>) -> Result<Option<T>, SettleError> {
+    match result {
+        Ok(told) => Ok(Some(told)),
+        Err(SettleError::Refused { .. }) => Ok(None),
         Err(broken) => Err(broken),
     }
 }
