@@ -10,22 +10,18 @@ use crate::auth::{Rule, RuleMethod};
 use crate::config::Settings;
 use crate::monitor::probe::{Probe, describe};
 use crate::monitor::verifiers::can_ask;
-use crate::net::{Acceptor, Connector};
+use crate::net::{Acceptor, Connector, local_runtime};
 
 /// Asks every node once, and prints what it is.
 #[must_use]
 pub fn check(settings: &Settings) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(_) => return ExitCode::Internal,
-    };
-    let local = tokio::task::LocalSet::new();
+    let Ok(runtime) = local_runtime() else { return ExitCode::Internal };
     if let Err(error) = settings.tls.as_ref().map(Acceptor::new).transpose() {
         let _ = writeln!(io::stdout().lock(), "tls: {error}");
         return ExitCode::Failed;
     }
-    let found = local.block_on(&runtime, ask_all(settings));
-    let logins = wants_passwords(settings).then(|| local.block_on(&runtime, ask_for_passwords(settings)));
+    let found = runtime.block_on(ask_all(settings));
+    let logins = wants_passwords(settings).then(|| runtime.block_on(ask_for_passwords(settings)));
     let (mut primaries, mut failed) = (0, false);
     let mut out = io::stdout().lock();
     for (name, answer) in found {

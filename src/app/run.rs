@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::metrics::encode::Servers;
 use crate::monitor::{Catalogs, Clock, Latest, Monitor, Published};
 use crate::net::listen::listen;
-use crate::net::{Acceptor, Connector, Connectors, TlsError};
+use crate::net::{Acceptor, Connector, Connectors, TlsError, local_runtime};
 use crate::pool::{Limits, Pools};
 use crate::route::Budget;
 use crate::session::Statements;
@@ -36,15 +36,14 @@ pub type Reload = Box<dyn Fn() -> Option<Settings>>;
 
 /// Runs the proxy until a signal ends it.
 pub fn run(settings: Settings, reload: Reload) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match local_runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "cannot start the runtime");
             return ExitCode::Internal;
         }
     };
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, control(settings, reload))
+    runtime.block_on(control(settings, reload))
 }
 
 /// The control thread's task: nodes are polled, HTTP is served, clients are accepted and dealt out.

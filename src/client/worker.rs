@@ -9,7 +9,6 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::BytesMut;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::LocalSet;
 
 use super::cancel::{Handles, worker_of};
 use super::enter;
@@ -20,7 +19,7 @@ use crate::auth::Users;
 use crate::config::Settings;
 use crate::metrics::WorkerMetrics;
 use crate::monitor::{Catalogs, Clock, Latest, PollsHandle, Published, Snapshot, Verifiers};
-use crate::net::{Acceptor, Buffers, Connectors, Stream};
+use crate::net::{Acceptor, Buffers, Connectors, Stream, local_runtime};
 use crate::pool::pools::Age;
 use crate::pool::{Limits, Pools};
 use crate::session::{KnownTexts, Statements};
@@ -186,10 +185,9 @@ impl Worker {
 
 /// Runs a worker until its door is closed and its last client is gone. To be called on a thread of its own.
 pub fn run(worker: Worker, mut jobs: mpsc::UnboundedReceiver<Job>) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let local = LocalSet::new();
+    let runtime = local_runtime()?;
     let worker = Rc::new(worker);
-    local.block_on(&runtime, async move {
+    runtime.block_on(async move {
         tokio::task::spawn_local(keep_house(worker.clone()));
         tokio::task::spawn_local(answer_bell(worker.clone()));
         while let Some(job) = jobs.recv().await {

@@ -60,7 +60,7 @@ pub struct HttpState {
     pub from: Box<dyn Fn(IpAddr) -> bool>,
 }
 
-/// Serves until the runtime ends, on the `LocalSet` of this thread.
+/// Serves until the runtime ends, on the local runtime of this thread.
 pub async fn serve(listener: TcpListener, state: HttpState) {
     let state = Rc::new(state);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));

@@ -14,7 +14,7 @@ use super::probe::describe;
 use super::published::{Latest, Published};
 use crate::config::Settings;
 use crate::config::settings::NodeSettings;
-use crate::net::{Connector, Connectors};
+use crate::net::{Connector, Connectors, local_runtime};
 use crate::sql::Catalog;
 use crate::sql::catalog::{CATALOG_QUERY, CHANGE_COUNTER_QUERY, CatalogRows, Overrides};
 use crate::topology::Topology;
@@ -114,7 +114,7 @@ pub struct Catalogs {
 }
 
 impl Catalogs {
-    /// Starts to read catalogs as they are asked for, on the `LocalSet` of this thread.
+    /// Starts to read catalogs as they are asked for, on the local runtime of this thread.
     #[must_use]
     pub fn start(
         settings: Arc<Published<Settings>>,
@@ -253,10 +253,8 @@ async fn read(client: &Client, system: Option<&[u32]>) -> Result<CatalogRows, St
 /// # Errors
 /// Why it cannot be read.
 pub fn read_once(node: &NodeSettings, limit: Duration) -> Result<CatalogRows, String> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async {
+    let runtime = local_runtime().map_err(|e| e.to_string())?;
+    runtime.block_on(async {
         let connector = Connector::new(node).map_err(|e| e.to_string())?;
         let client =
             login::connect(node, &connector, None, limit).await.map_err(|failure| failure.to_string())?;

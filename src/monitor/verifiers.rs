@@ -86,7 +86,7 @@ pub struct Verifiers {
 }
 
 impl Verifiers {
-    /// Starts to answer, on the `LocalSet` of this thread. `query` is the configured text, which takes the role's name
+    /// Starts to answer, on the local runtime of this thread. `query` is the configured text, which takes the role's name
     /// as its one parameter and returns password, `can_login` (boolean, default true) and seconds left (double
     /// precision, default null: for ever); without one the way is found out. An answer is believed for `ttl`.
     #[must_use]

@@ -56,7 +56,7 @@ struct Publisher {
 }
 
 impl Monitor {
-    /// Starts to poll, on the `LocalSet` of this thread. `auth_query` and `auth_ttl` are for [`Verifiers::start`].
+    /// Starts to poll, on the local runtime of this thread. `auth_query` and `auth_ttl` are for [`Verifiers::start`].
     #[must_use]
     pub fn start(
         settings: Arc<Published<Settings>>,

@@ -2,11 +2,13 @@
 
 pub mod buffers;
 pub mod listen;
+pub mod runtime;
 pub mod socket;
 pub mod stream;
 pub mod tls;
 
 pub use buffers::Buffers;
+pub use runtime::local_runtime;
 pub use stream::{Stream, invalid_data};
 pub use tls::connect::Way;
 pub use tls::{Acceptor, Certificate, Connector, TlsError};
