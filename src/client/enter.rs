@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::cancel::Handle;
 use super::handshake::{self, Arrival, Greeting};
+use super::keyring;
 use super::lease::{NoLease, lease};
 use super::serve::Client;
 use super::tunnel::tunnel;
@@ -25,78 +26,99 @@ use crate::wire::build::{self, Report};
 use crate::wire::sqlstate;
 
 /// Counts a client as long as it lives.
-struct Counted<'a>(&'a Worker);
+struct Counted(Rc<Worker>);
 
-impl<'a> Counted<'a> {
-    fn new(worker: &'a Worker) -> Option<Self> {
+impl Counted {
+    fn new(worker: &Rc<Worker>) -> Option<Self> {
         let max = worker.settings().max_clients;
         let clients = &worker.shared.clients;
         let add = |n: usize| (n < max).then_some(n + 1);
         clients.fetch_update(Ordering::AcqRel, Ordering::Relaxed, add).ok()?;
         worker.metrics.client_came();
-        Some(Self(worker))
+        Some(Self(worker.clone()))
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.shared.clients.fetch_sub(1, Ordering::AcqRel);
         self.0.metrics.client_left();
     }
 }
 
+/// A client that is in, and what ends with it.
+struct Entered {
+    client: Client,
+    _registered: Registered,
+    _key: keyring::Entered,
+    _counted: Counted,
+}
+
 /// Serves a client.
-pub async fn client(worker: Rc<Worker>, mut stream: Stream, mut input: BytesMut, entrance: Entrance) {
+pub async fn client(worker: Rc<Worker>, stream: Stream, input: BytesMut, entrance: Entrance) {
+    // Boxed, for letting a client in takes more room than its life.
+    if let Some(mut entered) = Box::pin(let_in(worker, stream, input, entrance)).await {
+        entered.client.live().await;
+    }
+}
+
+/// Lets a client in, if it may come in and stays.
+async fn let_in(
+    worker: Rc<Worker>,
+    mut stream: Stream,
+    mut input: BytesMut,
+    entrance: Entrance,
+) -> Option<Box<Entered>> {
     let max = worker.settings().auth.max_logins;
     let Some(logging_in) = worker.shared.logins.begin(stream.peer(), max) else {
         let report = Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "too many clients are logging in")
             .detail("Tidegate's limit is auth.max_logins.");
-        return refuse(&worker, &mut stream, &report).await;
+        return refused(&worker, &mut stream, &report).await;
     };
     let limit = worker.settings().login_timeout;
-    let Ok(greeting) = timeout(limit, handshake::greet(&mut stream, &mut input, &worker)).await else {
-        return;
-    };
+    let greeting = timeout(limit, handshake::greet(&mut stream, &mut input, &worker)).await.ok()?;
     drop(logging_in);
     let arrival = match greeting {
         Greeting::Arrival(arrival) => *arrival,
-        Greeting::Cancel(pid, key) => return route_cancel(&worker.shared, pid, key).await,
-        Greeting::Over => return,
+        Greeting::Cancel(pid, key) => {
+            route_cancel(&worker.shared, pid, key).await;
+            return None;
+        }
+        Greeting::Over => return None,
     };
-    let counted = Counted::new(&worker);
-    if counted.is_none() || worker.shared.draining.load(Ordering::Relaxed) {
-        let report = if counted.is_none() {
-            Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
-                .detail("Tidegate's limit is pool.max_clients.")
-        } else {
-            shutting_down()
-        };
-        return refuse(&worker, &mut stream, &report).await;
-    }
+    let counted = match Counted::new(&worker) {
+        Some(counted) if !worker.shared.draining.load(Ordering::Relaxed) => counted,
+        Some(_) => return refused(&worker, &mut stream, &shutting_down()).await,
+        None => {
+            let report = Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
+                .detail("Tidegate's limit is pool.max_clients.");
+            return refused(&worker, &mut stream, &report).await;
+        }
+    };
     let key_len = arrival.key_len;
-    let _entered =
+    let key_of_role =
         worker.shared.keyring.enter(arrival.user.clone(), arrival.role, arrival.credential.clone());
     let (pid, key, handle) = handshake::register(&worker, key_len);
-    let _registered = Registered(&worker, pid);
+    let registered = Registered(worker.clone(), pid);
     if !arrival.replication.is_empty() && entrance == Entrance::Replica {
         let report = Report::fatal(
             sqlstate::FEATURE_NOT_SUPPORTED,
             "replication connections come in by the usual entrance: they go to the primary",
         );
-        return refuse(&worker, &mut stream, &report).await;
+        return refused(&worker, &mut stream, &report).await;
     }
     if !arrival.replication.is_empty() {
         let passed = tunnel(&worker, &mut stream, &mut input, arrival, (pid, &key), &handle).await;
         if let Err(report) = passed {
             refuse(&worker, &mut stream, &report).await;
         }
-        return;
+        return None;
     }
     match enter(&worker, &mut stream, arrival, entrance, (pid, &key), &handle).await {
         Ok((session, identity, pool)) => {
             let catalog = worker.shared.catalogs.of(&identity.database);
-            let mut client = Client {
-                worker: worker.clone(),
+            let client = Client {
+                worker,
                 stream,
                 input,
                 entrance,
@@ -117,19 +139,24 @@ pub async fn client(worker: Rc<Worker>, mut stream: Stream, mut input: BytesMut,
                 skip: 0,
                 counted_pins: Pins::default(),
             };
-            client.live().await;
+            Some(Box::new(Entered { client, _registered: registered, _key: key_of_role, _counted: counted }))
         }
-        Err(report) => refuse(&worker, &mut stream, &report).await,
+        Err(report) => refused(&worker, &mut stream, &report).await,
     }
 }
 
 /// Forgets a client however its life ends.
-struct Registered<'a>(&'a Worker, u32);
+struct Registered(Rc<Worker>, u32);
 
-impl Drop for Registered<'_> {
+impl Drop for Registered {
     fn drop(&mut self) {
         self.0.handles.borrow_mut().remove(self.1);
     }
+}
+
+async fn refused<T>(worker: &Worker, stream: &mut Stream, report: &Report) -> Option<T> {
+    refuse(worker, stream, report).await;
+    None
 }
 
 pub(super) async fn refuse(worker: &Worker, stream: &mut Stream, report: &Report) {

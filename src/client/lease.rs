@@ -37,7 +37,26 @@ pub async fn lease(
     identity: &Identity,
     handle: &Handle,
 ) -> Result<Lease, NoLease> {
-    let permit = match seat(worker, node, key, handle).await? {
+    let step = worker.pools.borrow_mut().take(node, key, &worker.topology());
+    match step {
+        Some(Step::Lease(lease)) => Ok(lease),
+        step => Box::pin(obtain(worker, step, node, key, identity, handle)).await,
+    }
+}
+
+/// Goes on from a [`Step`] that was no lease: waits in line, makes a new connection.
+///
+/// # Errors
+/// See [`NoLease`].
+pub(super) async fn obtain(
+    worker: &Worker,
+    step: Option<Step>,
+    node: NodeId,
+    key: PoolKey,
+    identity: &Identity,
+    handle: &Handle,
+) -> Result<Lease, NoLease> {
+    let permit = match await_seat(worker, step, handle).await? {
         Seat::Lease(lease) => return Ok(lease),
         Seat::Permit(permit) => permit,
     };
@@ -102,6 +121,10 @@ pub(super) async fn seat(
     handle: &Handle,
 ) -> Result<Seat, NoLease> {
     let step = worker.pools.borrow_mut().take(node, key, &worker.topology());
+    await_seat(worker, step, handle).await
+}
+
+async fn await_seat(worker: &Worker, step: Option<Step>, handle: &Handle) -> Result<Seat, NoLease> {
     match step {
         Some(Step::Lease(lease)) => Ok(Seat::Lease(lease)),
         Some(Step::Dial(permit)) => Ok(Seat::Permit(permit)),

@@ -14,6 +14,7 @@ pub mod logins;
 pub mod moved;
 pub mod outcome;
 pub mod place;
+mod reach;
 pub mod serve;
 pub mod texts;
 pub mod tunnel;

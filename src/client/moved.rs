@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::lease::{NoLease, lease};
+use super::reach::Tries;
 use super::serve::{Client, Life};
 use super::unit::TransactionKind;
 use crate::pool::Lease;
@@ -13,6 +13,7 @@ use crate::session::{Unit, local};
 use crate::sql::Access;
 use crate::sql::command::{Isolation, Modes};
 use crate::wire::build::Report;
+use crate::wire::server::Status;
 use crate::wire::sqlstate;
 
 const SERVER_LOST: &str = "the server connection broke, and the transaction with it";
@@ -43,13 +44,45 @@ impl Client {
         Some(self.say(&out).await)
     }
 
-    /// Goes on with a READ ONLY transaction, in which nothing has run yet, on the primary.
-    pub(super) async fn move_to_primary(
+    /// The server on which the next unit of a transaction on a replica may run: that replica, or the primary if the unit
+    /// must not run there and the transaction has done nothing yet. The client has been told of anything else.
+    pub(super) async fn stay_or_move(
         &mut self,
-        old: Lease,
-        modes: Modes,
+        lease: Lease,
+        begun: Option<Modes>,
         unit: &Unit,
-    ) -> Result<Lease, Report> {
+    ) -> Result<Lease, Life> {
+        let binds = unit.verdict.binds();
+        let failed = self.session.status == Status::Failed;
+        let fits = failed && (unit.verdict.statements <= 1 || !binds);
+        let node = lease.connection.node;
+        match begun.filter(|_| !failed) {
+            _ if fits => Ok(lease),
+            Some(modes) => match self.move_to_primary(lease, modes, unit).await {
+                Ok(moved) => Ok(moved),
+                Err(report) => {
+                    self.session.lose(Lost::Told);
+                    Err(self.give_up(unit, &report).await)
+                }
+            },
+            None if !binds => Ok(lease),
+            None => {
+                self.end_lease(lease, node);
+                self.session.lose(Lost::Told);
+                if !failed {
+                    return Err(self.give_up(unit, &binding_on_replica()).await);
+                }
+                // The first of its statements may end the transaction, and then the others must not run there.
+                Err(match self.answer_lost(unit, Lost::Told).await {
+                    Some(life) => life,
+                    None => Box::pin(self.run_placed(unit)).await,
+                })
+            }
+        }
+    }
+
+    /// Goes on with a READ ONLY transaction, in which nothing has run yet, on the primary.
+    async fn move_to_primary(&mut self, old: Lease, modes: Modes, unit: &Unit) -> Result<Lease, Report> {
         let node = old.connection.node;
         old.connection.close();
         self.worker.pools.borrow_mut().seat(node, old.permit);
@@ -58,12 +91,8 @@ impl Client {
             Access::Primary(reason) => Why::Statement(reason),
             Access::Read => Why::Unjudged,
         };
-        let place = self.place(unit, Some(why), &[], self.worker.now()).await?;
-        let taken = lease(&self.worker, place.node, self.key, &self.identity, &self.handle).await;
-        let mut lease = taken.map_err(|error| match error {
-            NoLease::Refused(report) => report,
-            NoLease::Unreachable(why) => Report::error(sqlstate::CANNOT_CONNECT, why),
-        })?;
+        let now = self.worker.now();
+        let (mut lease, place) = self.reach(unit, &mut Tries::on_primary(why), now).await?;
         let isolation = match modes.isolation {
             Some(Isolation::ReadCommitted) => " ISOLATION LEVEL READ COMMITTED",
             Some(Isolation::RepeatableRead) => " ISOLATION LEVEL REPEATABLE READ",
@@ -86,7 +115,7 @@ impl Client {
     }
 }
 
-pub(super) fn binding_on_replica() -> Report {
+fn binding_on_replica() -> Report {
     Report::error(
         sqlstate::READ_ONLY_TRANSACTION,
         "this statement cannot run in a READ ONLY transaction that has read from a replica",

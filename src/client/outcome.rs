@@ -27,9 +27,6 @@ impl Client {
         outcome: Outcome,
     ) -> Life {
         let cancelled = self.handle.rests();
-        if !matches!(outcome, Outcome::Done(_)) {
-            tracing::debug!(node = ?place.node, why = place.why.label(), ?outcome, "a unit was cut short");
-        }
         lease.connection.tainted |= cancelled;
         let is_read = self.transaction == TransactionKind::ReadOnly;
         self.worker.metrics.unit(place.node, is_read, place.why);
@@ -52,17 +49,21 @@ impl Client {
                 if std::mem::take(&mut self.defines) {
                     self.catalog.refresh();
                 }
-                if self.session.pins.is_empty() {
-                    self.give_back(lease);
-                } else {
-                    self.lease = Some(lease);
-                }
+                self.keep_or_give_back(lease);
                 Life::GoesOn
             }
             Outcome::Done(_) => {
                 self.lease = Some(lease);
                 Life::GoesOn
             }
+            cut => Box::pin(self.cut_short(lease, place, unit, cut)).await,
+        }
+    }
+
+    /// The unit did not come to its end.
+    async fn cut_short(&mut self, lease: Lease, place: Place, unit: &Unit, outcome: Outcome) -> Life {
+        tracing::debug!(node = ?place.node, why = place.why.label(), ?outcome, "a unit was cut short");
+        match outcome {
             Outcome::ClientGone => {
                 self.record(place.node, lease.connection.epoch);
                 if std::mem::take(&mut self.defines) {
@@ -99,8 +100,8 @@ impl Client {
             }
             Outcome::PlanChanged => {
                 self.session.status = lease.connection.status;
-                if lease.connection.status == Status::Idle && self.session.pins.is_empty() {
-                    self.give_back(lease);
+                if lease.connection.status == Status::Idle {
+                    self.keep_or_give_back(lease);
                 } else {
                     self.lease = Some(lease);
                 }
@@ -108,8 +109,8 @@ impl Client {
                 let message = "cached plan must not change result type";
                 self.fail(unit, &Report::error(sqlstate::FEATURE_NOT_SUPPORTED, message)).await
             }
-            // Both are run elsewhere before they get here.
-            Outcome::Refused(_) => {
+            // Neither comes here: the one is run elsewhere, the other is no end before its time.
+            Outcome::Refused(_) | Outcome::Done(_) => {
                 self.end_lease(lease, place.node);
                 self.fatal(&Report::fatal(
                     sqlstate::CONNECTION_EXCEPTION,
@@ -130,6 +131,15 @@ impl Client {
             self.session.freshness.wrote(node, next, server_epoch);
         }
         self.worker.polls.kick_if_resting(node);
+    }
+
+    /// A session that is bound to its server keeps the connection between transactions, too.
+    fn keep_or_give_back(&mut self, lease: Lease) {
+        if self.session.pins.is_empty() {
+            self.give_back(lease);
+        } else {
+            self.lease = Some(lease);
+        }
     }
 
     pub(super) fn give_back(&mut self, lease: Lease) {

@@ -9,7 +9,7 @@ use super::worker::Worker;
 use crate::metrics::WaitOutcome;
 use crate::route::{Ask, Decision, Why, decide};
 use crate::session::Session;
-use crate::topology::{NodeId, Role};
+use crate::topology::{NodeId, Role, Topology};
 use crate::wire::build::Report;
 use crate::wire::sqlstate;
 
@@ -26,49 +26,68 @@ pub struct Place {
     pub server_epoch: u32,
 }
 
-/// Decides where a unit goes, and waits for a replica to be fresh enough where that is likely to help. `began` is the
-/// time now.
+/// What a look at the nodes says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// The unit goes there.
+    Go(Place),
+    /// Nowhere yet: look again when the topology has changed, or at that time.
+    Wait {
+        /// Since the process started.
+        until: Duration,
+    },
+}
+
+/// Decides where a unit goes by what is known `now`.
 ///
 /// # Errors
 /// What the client is to be told.
-pub async fn decide_place(
+#[inline]
+pub fn look(
+    worker: &Worker,
+    topology: &Topology,
+    session: &mut Session,
+    ask: &Ask<'_>,
+    now: Duration,
+) -> Result<Look, Report> {
+    if session.freshness.resolve(topology, |node| worker.polls.next(node)) {
+        worker.metrics.rebased();
+    }
+    match decide(ask, &session.freshness.view(), topology, now, &mut worker.budget.borrow_mut()) {
+        Decision::Go { node, why } => {
+            let (role, server_epoch) =
+                topology.node(node).map_or((Role::Unknown, 0), |n| (n.role, n.server_epoch));
+            Ok(Look::Go(Place { node, role, why, server_epoch }))
+        }
+        Decision::Wait { until } => Ok(Look::Wait { until }),
+        nowhere => Err(no_place(nowhere)),
+    }
+}
+
+/// Waits until there is a place for a unit that [`look`] has found none for. `began` was the time of that look.
+///
+/// # Errors
+/// What the client is to be told.
+pub async fn wait(
     worker: &Worker,
     session: &mut Session,
     handle: &Handle,
     mut ask: Ask<'_>,
     began: Duration,
 ) -> Result<Place, Report> {
-    let mut waiting = None;
-    let mut changed = None;
+    ask.waited_since = Some(began);
+    let _waiting = worker.polls.wait();
+    let mut changed = worker.shared.changed.clone();
     loop {
-        let topology = worker.topology();
-        // Until it has waited, no time has passed.
-        let now = if waiting.is_some() { worker.now() } else { began };
-        let rebased = session.freshness.resolve(&topology, |node| worker.polls.next(node));
-        if rebased {
-            worker.metrics.rebased();
-        }
-        let decision =
-            decide(&ask, &session.freshness.view(), &topology, now, &mut worker.budget.borrow_mut());
-        match decision {
-            Decision::Go { node, why } => {
-                let (role, server_epoch) =
-                    topology.node(node).map_or((Role::Unknown, 0), |n| (n.role, n.server_epoch));
-                if waiting.is_some() {
-                    let outcome =
-                        if role == Role::Replica { WaitOutcome::Replica } else { WaitOutcome::Primary };
-                    worker.metrics.freshness_wait(now.saturating_sub(began), outcome);
-                }
-                return Ok(Place { node, role, why, server_epoch });
+        let now = worker.now();
+        match look(worker, &worker.topology(), session, &ask, now)? {
+            Look::Go(place) => {
+                let outcome =
+                    if place.role == Role::Replica { WaitOutcome::Replica } else { WaitOutcome::Primary };
+                worker.metrics.freshness_wait(now.saturating_sub(began), outcome);
+                return Ok(place);
             }
-            Decision::Wait { until } => {
-                if waiting.is_none() {
-                    ask.waited_since = Some(began);
-                    waiting = Some(worker.polls.wait());
-                    changed = Some(worker.shared.changed.clone());
-                }
-                let Some(changed) = changed.as_mut() else { continue };
-                drop(topology);
+            Look::Wait { until } => {
                 let left = until.saturating_sub(now);
                 if left.is_zero() {
                     continue;
@@ -79,21 +98,23 @@ pub async fn decide_place(
                     () = handle.cancellation() => return Err(cancelled()),
                 }
             }
-            Decision::NoPrimary => {
-                return Err(Report::error(sqlstate::CANNOT_CONNECT_NOW, "no primary is reachable")
-                    .hint("See /api/status for what is known of each node."));
-            }
-            Decision::NoReplica => {
-                return Err(Report::error(sqlstate::CANNOT_CONNECT_NOW, "no replica may serve this read")
-                    .hint("A route to a replica was demanded. SET tidegate.route = auto lets the primary serve it."));
-            }
-            Decision::OverBudget => {
-                return Err(Report::error(
-                    sqlstate::LIMIT_EXCEEDED,
-                    "no replica is fresh enough, and the primary's budget for such reads is spent",
-                )
-                .hint("See freshness.fallback_per_second and freshness.over_budget."));
-            }
+        }
+    }
+}
+
+#[cold]
+fn no_place(decision: Decision) -> Report {
+    match decision {
+        Decision::NoReplica => Report::error(sqlstate::CANNOT_CONNECT_NOW, "no replica may serve this read")
+            .hint("A route to a replica was demanded. SET tidegate.route = auto lets the primary serve it."),
+        Decision::OverBudget => Report::error(
+            sqlstate::LIMIT_EXCEEDED,
+            "no replica is fresh enough, and the primary's budget for such reads is spent",
+        )
+        .hint("See freshness.fallback_per_second and freshness.over_budget."),
+        Decision::NoPrimary | Decision::Go { .. } | Decision::Wait { .. } => {
+            Report::error(sqlstate::CANNOT_CONNECT_NOW, "no primary is reachable")
+                .hint("See /api/status for what is known of each node.")
         }
     }
 }

@@ -1,9 +1,10 @@
 //! A client that is in, from one unit to the next.
 
 use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{self, Poll};
 
 use bytes::{Buf, BytesMut};
 
@@ -16,7 +17,7 @@ use crate::net::Stream;
 use crate::pool::{Identity, Lease, PoolKey};
 use crate::relay::own_notification;
 use crate::session::collect::End;
-use crate::session::collect::{Collected, Collector, Context};
+use crate::session::collect::{self, Collected, Collector};
 use crate::session::pins::Pins;
 use crate::session::state::Lost;
 use crate::session::{Session, Unit};
@@ -71,7 +72,8 @@ pub(super) enum Life {
 
 /// What wakes a client between its units.
 enum Woken {
-    Client,
+    /// It has sent that many bytes; 0 is its end.
+    Client(io::Result<usize>),
     Server,
     Leave,
     /// It has been idle for as long as its `idle_session_timeout` allows.
@@ -101,10 +103,10 @@ impl Client {
             return self.more().await;
         }
         if self.session.skipping {
-            return self.skip_to_sync().await;
+            return Box::pin(self.skip_to_sync()).await;
         }
         let names = self.names.get();
-        let context = Context {
+        let context = collect::Context {
             names: &**names,
             dialect: self.session.dialect(),
             statements: &self.session.statements,
@@ -112,7 +114,15 @@ impl Client {
         };
         match self.collector.collect(&self.input, &context) {
             Collected::More => self.more().await,
-            Collected::Unit(unit) => self.unit(unit).await,
+            Collected::Unit(unit) => self.unit(&unit).await,
+            odd => Box::pin(self.answer_odd(odd)).await,
+        }
+    }
+
+    /// Something else than a unit.
+    async fn answer_odd(&mut self, collected: Collected) -> Life {
+        match collected {
+            Collected::More | Collected::Unit(_) => Life::GoesOn,
             Collected::Terminate => Life::Ends,
             Collected::Stray(n) => {
                 self.skip = n;
@@ -164,34 +174,31 @@ impl Client {
             self.worker.buffers.borrow_mut().give(std::mem::take(&mut self.input));
         }
         match self.woken().await {
-            Woken::Client => {}
-            Woken::Server => return self.hear_server().await,
-            Woken::Leave => return self.fatal(&shutting_down()).await,
+            Woken::Client(Ok(n)) if n > 0 => Life::GoesOn,
+            Woken::Client(_) => Life::Ends,
+            Woken::Server => Box::pin(self.hear_server()).await,
+            Woken::Leave => Box::pin(self.fatal(&shutting_down())).await,
             Woken::Idle => {
                 let report =
                     Report::fatal(IDLE_TIMEOUT, "terminating connection due to idle-session timeout");
-                return self.fatal(&report).await;
+                Box::pin(self.fatal(&report)).await
             }
-        }
-        if self.input.capacity() == 0 {
-            self.input = self.worker.buffers.borrow_mut().take();
-        }
-        self.input.reserve(1);
-        match self.stream.read_now(&mut self.input).await {
-            Ok(Some(0)) | Err(_) => Life::Ends,
-            Ok(_) => Life::GoesOn,
         }
     }
 
-    async fn woken(&self) -> Woken {
+    async fn woken(&mut self) -> Woken {
         let idle = self.session.status == Status::Idle;
         let limit = self.session.settings.marks().idle_timeout.filter(|_| idle && self.input.is_empty());
         // Of the two ends of the connection this is the one that is idle: the server may serve others.
         let mut limit = limit.map(|limit| Box::pin(tokio::time::sleep(limit)));
+        // Whoever has slept and is woken has most likely something to read: it is read without asking first.
+        let mut slept = false;
         poll_fn(|cx| {
             self.handle.listen(cx.waker());
-            if self.stream.poll_readable(cx).is_ready() {
-                return Poll::Ready(Woken::Client);
+            if (std::mem::replace(&mut slept, true) || self.stream.poll_readable(cx).is_ready())
+                && let Poll::Ready(read) = self.poll_read(cx)
+            {
+                return Poll::Ready(Woken::Client(read));
             }
             if let Some(lease) = &self.lease
                 && (lease.connection.has_message() || lease.connection.stream.poll_readable(cx).is_ready())
@@ -207,6 +214,18 @@ impl Client {
             Poll::Pending
         })
         .await
+    }
+
+    fn poll_read(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<usize>> {
+        if self.input.capacity() == 0 {
+            self.input = self.worker.buffers.borrow_mut().take();
+        }
+        self.input.reserve(1);
+        let read = self.stream.poll_read_into(cx, &mut self.input);
+        if read.is_pending() && self.input.is_empty() {
+            self.worker.buffers.borrow_mut().give(std::mem::take(&mut self.input));
+        }
+        read
     }
 
     /// The leased server speaks between units: a notification, a notice, or its end.

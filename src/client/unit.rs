@@ -1,24 +1,20 @@
 //! One unit: judged, placed, run, and run again elsewhere where that is provably safe.
 
-use std::time::Duration;
-
 use bytes::{Buf, BytesMut};
 
-use super::lease::{NoLease, lease};
-use super::moved::binding_on_replica;
-use super::place::{Place, decide_place};
+use super::place::Place;
+use super::reach::Tries;
 use super::serve::{Client, Life};
 use super::worker::Entrance;
 use crate::pool::Lease;
 use crate::relay::exchange::{ClientSide, Plan, Undo};
 use crate::relay::heal::Refusal;
-use crate::relay::{Exchange, Outcome};
-use crate::route::{Ask, RouteHint, Want, Why};
+use crate::relay::{Exchange, Outcome, SettleError};
+use crate::route::{RouteHint, Want, Why};
 use crate::session::collect::End;
 use crate::session::local;
 use crate::session::notes::{Numbered, notes};
 use crate::session::pins::Pins;
-use crate::session::state::Lost;
 use crate::session::translate::Sharing;
 use crate::session::{Unit, Verdict};
 use crate::sql::{Access, Effects, Reason};
@@ -39,22 +35,30 @@ pub(super) enum TransactionKind {
     ReadOnly,
 }
 
-/// The most nodes that one unit is tried on.
-const MAX_TRIES: usize = 8;
-
 impl Client {
     /// Runs the unit at the start of the input.
-    pub(super) async fn unit(&mut self, unit: Unit) -> Life {
+    ///
+    /// What seldom happens is boxed wherever it is awaited: a client's task has room for its rarest step all its life.
+    pub(super) async fn unit(&mut self, unit: &Unit) -> Life {
         self.pending_unit = true;
         // A cancel that came before the unit is too late for the one before, and too early for this one.
         self.handle.take_cancelled();
-        if let Some(life) = self.answer_locally(&unit).await {
+        if self.may_need_no_server(unit)
+            && let Some(life) = Box::pin(self.answer_locally(unit)).await
+        {
             return life;
         }
         if self.lease.is_some() {
             return self.run_on_lease(unit).await;
         }
         self.run_placed(unit).await
+    }
+
+    fn may_need_no_server(&self, unit: &Unit) -> bool {
+        self.session.lost.is_some()
+            || !unit.any
+            || unit.only_closes
+            || unit.verdict.access() == Access::Primary(Reason::SessionState)
     }
 
     /// Units that need no server.
@@ -101,47 +105,26 @@ impl Client {
     }
 
     /// The next unit of a transaction, or of a session that is bound to its server.
-    async fn run_on_lease(&mut self, unit: Unit) -> Life {
+    async fn run_on_lease(&mut self, unit: &Unit) -> Life {
         let Some(mut lease) = self.lease.take() else { return Life::Ends };
         // A Sync alone leaves the transaction as it began.
         let begun = if unit.any { self.begun.take() } else { None };
-        let on_replica =
-            self.entrance == Entrance::Usual && self.role(lease.connection.node) == Role::Replica;
-        let many = unit.verdict.statements > 1;
-        if self.session.status == Status::Failed && many && unit.verdict.binds() && on_replica {
-            // The first of them may end the transaction, and then the others must not run there.
-            let node = lease.connection.node;
-            self.end_lease(lease, node);
-            self.session.lose(Lost::Told);
-            return match self.answer_lost(&unit, Lost::Told).await {
-                Some(life) => life,
-                None => self.run_placed(unit).await,
-            };
-        }
-        if self.session.status == Status::Transaction
-            && (unit.verdict.binds() || unit.verdict.read_write)
-            && on_replica
+        let mut role = self.role(lease.connection.node);
+        let restless = unit.verdict.binds() || unit.verdict.read_write;
+        if role == Role::Replica
+            && restless
+            && self.session.status != Status::Idle
+            && self.entrance == Entrance::Usual
         {
-            match begun {
-                Some(modes) => match self.move_to_primary(lease, modes, &unit).await {
-                    Ok(moved) => lease = moved,
-                    Err(report) => {
-                        self.session.lose(Lost::Told);
-                        return self.give_up(&unit, &report).await;
-                    }
-                },
-                None if unit.verdict.binds() => {
-                    let node = lease.connection.node;
-                    self.end_lease(lease, node);
-                    self.session.lose(Lost::Told);
-                    return self.give_up(&unit, &binding_on_replica()).await;
-                }
-                None => {}
-            }
+            lease = match Box::pin(self.stay_or_move(lease, begun, unit)).await {
+                Ok(lease) => lease,
+                Err(life) => return life,
+            };
+            role = self.role(lease.connection.node);
         }
         let node = lease.connection.node;
         if self.session.status == Status::Idle {
-            self.transaction = self.kind_of(&unit, node);
+            self.transaction = self.kind_of(unit, role);
         } else if self.transaction == TransactionKind::ReadOnly
             && self.session.last.is_some_and(|l| l.role == Role::Primary)
         {
@@ -151,58 +134,26 @@ impl Client {
         let place = Place {
             server_epoch: lease.connection.epoch,
             node,
-            role: self.role(node),
+            role,
             why: if self.session.status == Status::Idle {
                 Why::Pinned
             } else {
                 self.session.last.map_or(Why::Pinned, |l| l.why)
             },
         };
-        let sharing = self.sharing(&unit, &lease);
-        let plan = Plan {
-            may_heal: false,
-            is_read: false,
-            statement_limit: self.statement_limit(),
-            sharing,
-            generation: self.catalog.generation(),
-            user: self.pid,
-        };
-        let outcome = self.exchange(&mut lease, &unit, plan).await;
-        self.after(lease, place, &unit, outcome).await
+        let plan = self.plan(unit, &lease, false, false);
+        let outcome = self.exchange(&mut lease, unit, plan).await;
+        self.after(lease, place, unit, outcome).await
     }
 
     /// A unit that finds its own server.
-    async fn run_placed(&mut self, unit: Unit) -> Life {
-        let began = self.worker.now();
-        let mut avoid: Vec<NodeId> = Vec::new();
-        let mut forced: Option<Why> = None;
-        for again in 0..MAX_TRIES {
-            let now = if again == 0 { began } else { self.worker.now() };
-            let place = match self.place(&unit, forced, &avoid, now).await {
-                Ok(place) => place,
-                Err(report) => return self.give_up(&unit, &report).await,
-            };
-            let pool = self.key;
-            let mut lease = match lease(&self.worker, place.node, pool, &self.identity, &self.handle).await {
-                Ok(lease) if self.is_of_another_epoch(&lease, &place) => {
-                    // The server has crashed while the unit waited in line: what was known of it is void.
-                    self.give_back(lease);
-                    continue;
-                }
-                Ok(lease) => lease,
-                Err(NoLease::Refused(report)) => return self.give_up(&unit, &report).await,
-                Err(NoLease::Unreachable(why)) => {
-                    self.worker.polls.kick(place.node);
-                    if place.role == Role::Replica {
-                        avoid.push(place.node);
-                        continue;
-                    }
-                    let report = Report::error(
-                        sqlstate::CANNOT_CONNECT,
-                        format!("node {} takes no connections: {why}", self.node_name(place.node)),
-                    );
-                    return self.give_up(&unit, &report).await;
-                }
+    pub(super) async fn run_placed(&mut self, unit: &Unit) -> Life {
+        let mut tries = Tries::default();
+        let mut now = self.worker.now();
+        loop {
+            let (mut lease, place) = match self.reach(unit, &mut tries, now).await {
+                Ok(reached) => reached,
+                Err(report) => return Box::pin(self.give_up(unit, &report)).await,
             };
             // Healing needs that we chose the replica, that no transaction block is open, and that the
             // whole unit can be sent again (FACTS 3.4).
@@ -214,21 +165,11 @@ impl Client {
                     .effects
                     .has(Effects::EXTERNAL.with(Effects::ADVISORY_LOCK).with(Effects::SEED));
             let is_read = unit.is_read() && !self.session.hides_ascii();
-            let sharing = self.sharing(&unit, &lease);
-            let plan = Plan {
-                may_heal,
-                is_read,
-                statement_limit: self.statement_limit(),
-                sharing,
-                generation: self.catalog.generation(),
-                user: self.pid,
-            };
-            self.transaction = self.kind_of(&unit, place.node);
+            let plan = self.plan(unit, &lease, may_heal, is_read);
+            self.transaction = self.kind_of(unit, place.role);
             let alone = place.role == Role::Replica && unit.is_judged() && unit.verdict.statements == 1;
             self.begun = unit.verdict.begin.filter(|_| alone);
-            self.worker.metrics.added_latency(self.worker.now().saturating_sub(began));
-            let outcome = self.exchange(&mut lease, &unit, plan).await;
-            match outcome {
+            match self.exchange(&mut lease, unit, plan).await {
                 Outcome::Refused(refusal) => {
                     // Whatever a function did before it was refused stays on that connection: it ends.
                     lease.connection.close();
@@ -236,10 +177,10 @@ impl Client {
                     self.handle.rests();
                     self.worker.metrics.healed(place.node);
                     if refusal == Refusal::NotARead {
-                        self.learn(&unit);
-                        forced = Some(Why::Healed);
+                        self.learn(unit);
+                        tries.forced = Some(Why::Healed);
                     } else {
-                        avoid.push(place.node);
+                        tries.avoid.push(place.node);
                     }
                 }
                 Outcome::ServerLost { unseen: true, .. } if may_heal => {
@@ -247,46 +188,28 @@ impl Client {
                     self.worker.pools.borrow_mut().seat(place.node, lease.permit);
                     self.worker.polls.kick(place.node);
                     self.worker.metrics.healed(place.node);
-                    avoid.push(place.node);
+                    tries.avoid.push(place.node);
                 }
-                outcome => return self.after(lease, place, &unit, outcome).await,
+                outcome => return self.after(lease, place, unit, outcome).await,
             }
+            now = self.worker.now();
         }
-        let report = Report::error(sqlstate::CANNOT_CONNECT_NOW, "no node could finish this statement");
-        self.give_up(&unit, &report).await
     }
 
-    /// Where the unit goes.
-    pub(super) async fn place(
-        &mut self,
-        unit: &Unit,
-        forced: Option<Why>,
-        avoid: &[NodeId],
-        now: Duration,
-    ) -> Result<Place, Report> {
-        let settings = self.worker.settings();
-        let verdict = &unit.verdict;
-        let route = verdict.hint.route.unwrap_or(self.session.route);
-        let want = match forced {
-            Some(why) => Want::Primary(why),
-            None => self.want(unit, route)?,
-        };
-        let ask = Ask {
-            want,
-            level: verdict.hint.level.unwrap_or(self.session.level),
-            max_staleness: settings.max_staleness,
-            replica_wait: settings.replica_wait,
-            wait_over_budget: settings.over_budget == crate::config::settings::OverBudget::Wait,
-            deadline: settings.pool_timeout,
-            waited_since: None,
-            avoid,
-        };
-        drop(settings);
-        decide_place(&self.worker, &mut self.session, &self.handle, ask, now).await
+    fn plan(&self, unit: &Unit, lease: &Lease, may_heal: bool, is_read: bool) -> Plan {
+        let generation = self.catalog.generation();
+        Plan {
+            may_heal,
+            is_read,
+            statement_limit: self.worker.settings().prepared_statements,
+            sharing: self.sharing(unit, lease, generation),
+            generation,
+            user: self.pid,
+        }
     }
 
     /// What the unit asks for, before freshness comes into it.
-    fn want(&self, unit: &Unit, route: Option<RouteHint>) -> Result<Want, Report> {
+    pub(super) fn want(&self, unit: &Unit, route: Option<RouteHint>) -> Result<Want, Report> {
         if self.entrance == Entrance::Replica {
             return Ok(Want::Replica);
         }
@@ -342,9 +265,9 @@ impl Client {
         unit.is_judged() && unit.verdict.begins_read_only(read_only, serializable)
     }
 
-    fn kind_of(&self, unit: &Unit, node: NodeId) -> TransactionKind {
-        let judged = !self.session.hides_ascii() && (unit.is_read() || self.begins_read_only(unit));
-        let read = judged || self.role(node) == Role::Replica;
+    fn kind_of(&self, unit: &Unit, role: Role) -> TransactionKind {
+        let judged = || !self.session.hides_ascii() && (unit.is_read() || self.begins_read_only(unit));
+        let read = role == Role::Replica || judged();
         if read { TransactionKind::ReadOnly } else { TransactionKind::MayWrite }
     }
 
@@ -367,19 +290,13 @@ impl Client {
             let messages = self.input.get(..unit.len).unwrap_or_default();
             noted = notes(messages, &**self.names.get(), self.session.dialect(), &self.session.statements);
         }
-        let prepared = if unit.verdict.effects.has(Effects::SQL_PREPARE.with(Effects::DATABASE)) {
-            match self.reveal_names(lease, unit).await {
-                Ok(()) => self.vacate_databases(lease, unit).await,
-                broken => broken,
-            }
-        } else {
-            Ok(())
-        };
-        if let Err(error) = prepared {
+        if unit.verdict.effects.has(Effects::SQL_PREPARE.with(Effects::DATABASE))
+            && let Err(error) = Box::pin(self.clear_the_way(lease, unit)).await
+        {
             return Outcome::ServerFailed { message: error.to_string(), torn: false };
         }
         if unit.named && self.session.statements.are_older_than(plan.generation) {
-            match self.check_shapes(lease, unit, plan.generation).await {
+            match Box::pin(self.check_shapes(lease, unit, plan.generation)).await {
                 Ok(true) => {}
                 Ok(false) => return Outcome::PlanChanged,
                 Err(error) => return Outcome::ServerFailed { message: error.to_string(), torn: false },
@@ -391,12 +308,15 @@ impl Client {
         }
         let connection = &mut lease.connection;
         self.handle.runs(connection.node, connection.pid, &connection.key);
-        let buffer = || self.worker.buffers.borrow_mut().take();
-        // Only where messages of ours come in between the answer is put together anew.
-        let scratch = (buffer(), if unit.named { buffer() } else { BytesMut::new() });
-        if connection.input.capacity() == 0 {
-            connection.input = self.worker.buffers.borrow_mut().take();
-        }
+        let scratch = {
+            let mut buffers = self.worker.buffers.borrow_mut();
+            if connection.input.capacity() == 0 {
+                connection.input = buffers.take();
+            }
+            // Only where messages of ours come in between the unit and its answer are put together anew.
+            let mut scratch = || if unit.named { buffers.take() } else { BytesMut::new() };
+            (scratch(), scratch())
+        };
         let mut exchange = Exchange::new(
             ClientSide { stream: &mut self.stream, input: &mut self.input, session: &mut self.session },
             connection,
@@ -409,8 +329,10 @@ impl Client {
         self.pending_unit = !exchange.has_taken();
         let (to_server, to_client) = exchange.into_scratch();
         let mut buffers = self.worker.buffers.borrow_mut();
-        buffers.give(to_server);
-        buffers.give(to_client);
+        if unit.named {
+            buffers.give(to_server);
+            buffers.give(to_client);
+        }
         if connection.input.is_empty() {
             buffers.give(std::mem::take(&mut connection.input));
         }
@@ -429,6 +351,12 @@ impl Client {
         outcome
     }
 
+    /// What SQL PREPARE and its kin, and commands about databases, need before they run.
+    async fn clear_the_way(&mut self, lease: &mut Lease, unit: &Unit) -> Result<(), SettleError> {
+        self.reveal_names(lease, unit).await?;
+        self.vacate_databases(lease, unit).await
+    }
+
     /// Changes of settings that wait for a commit must hear of it.
     fn tracks_transaction(&self, verdict: &Verdict) -> bool {
         verdict.effects.has(Effects::TRANSACTION)
@@ -436,13 +364,6 @@ impl Client {
                 // A savepoint matters only if a setting is changed after it, which cannot be known yet.
                 self.session.status == Status::Transaction
             })
-    }
-
-    /// Whether the replica that was chosen is not the one, in time, that the connection leads to.
-    fn is_of_another_epoch(&self, lease: &Lease, place: &Place) -> bool {
-        let now = self.worker.topology().node(place.node).map(|n| n.server_epoch);
-        let same = lease.connection.epoch == place.server_epoch && now == Some(place.server_epoch);
-        place.role == Role::Replica && !same
     }
 
     pub(super) fn role(&self, node: NodeId) -> Role {
@@ -453,7 +374,7 @@ impl Client {
         self.worker.topology().node(node).map_or_else(String::new, |n| n.name.to_string())
     }
 
-    fn sharing(&self, unit: &Unit, lease: &Lease) -> Sharing {
+    fn sharing(&self, unit: &Unit, lease: &Lease, generation: u64) -> Sharing {
         const CHANGES: Effects = Effects::SETTINGS
             .with(Effects::UNKNOWN_SETTINGS)
             .with(Effects::DDL)
@@ -465,11 +386,7 @@ impl Client {
         if own || !self.session.pins.is_empty() || !unit.is_judged() {
             Sharing::Nobody
         } else {
-            Sharing::Generation(self.catalog.generation())
+            Sharing::Generation(generation)
         }
-    }
-
-    fn statement_limit(&self) -> usize {
-        self.worker.settings().prepared_statements
     }
 }

@@ -1,12 +1,22 @@
 //! Buffers that a connection has only while bytes are in them.
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 
 /// Bytes of one buffer.
 pub const SIZE: usize = 16 * 1024;
 
 /// How many free ones a worker keeps.
 const KEEP: usize = 256;
+
+/// Takes the first bytes out of a buffer: all of them more cheaply than some.
+pub fn consume(buffer: &mut BytesMut, n: usize) {
+    if n == buffer.len() {
+        // Keeps the room in one piece, at the front.
+        buffer.clear();
+    } else {
+        buffer.advance(n);
+    }
+}
 
 /// The free buffers of one worker.
 #[derive(Debug, Default)]
@@ -23,9 +33,9 @@ impl Buffers {
     /// Takes a buffer back. One that has grown is not kept.
     pub fn give(&mut self, mut buffer: BytesMut) {
         buffer.clear();
-        // Moves the free room back to the front, without an allocation where it was only consumed.
+        // What was consumed is moved back to the front, without an allocation.
         if buffer.capacity() > 0
-            && buffer.try_reclaim(SIZE)
+            && (buffer.capacity() >= SIZE || buffer.try_reclaim(SIZE))
             && buffer.capacity() <= 2 * SIZE
             && self.free.len() < KEEP
         {
@@ -37,7 +47,6 @@ impl Buffers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Buf;
 
     #[test]
     fn a_buffer_comes_back_with_its_room() {

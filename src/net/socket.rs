@@ -1,9 +1,10 @@
 //! A socket, TCP or Unix: what the operating system gives.
 
+use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
@@ -94,14 +95,14 @@ impl Socket {
         }
     }
 
-    /// Reads what is there into the room that `buffer` has; 0 is the end, or a buffer without room.
+    /// Reads what is there into the room that `buffer` has, or waits for more; 0 is the end, or a buffer without room.
     ///
     /// # Errors
     /// As the operating system says.
-    pub async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+    pub fn poll_read_into(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
         match self {
-            Self::Tcp(s) => s.read_buf(buffer).await,
-            Self::Unix(s) => s.read_buf(buffer).await,
+            Self::Tcp(s) => pin!(s.read_buf(buffer)).poll(cx),
+            Self::Unix(s) => pin!(s.read_buf(buffer)).poll(cx),
         }
     }
 

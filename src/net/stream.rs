@@ -1,9 +1,9 @@
 //! A connection: a socket, and TLS on it if that was agreed on.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
@@ -80,13 +80,22 @@ impl Stream {
     /// # Errors
     /// As the operating system says, or what came is not TLS.
     pub async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_read_into(cx, buffer)).await
+    }
+
+    /// Like [`Self::read`], for use in a hand-written future. After it was pending, and the task was woken, it is
+    /// cheaper to call it again than to ask [`Self::poll_readable`] first.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn poll_read_into(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
         match &mut self.tls {
-            None => self.socket.read(buffer).await,
+            None => self.socket.poll_read_into(cx, buffer),
             Some(tls) => loop {
                 if let Some(n) = tls.try_read(&self.socket, buffer)? {
-                    return Ok(n);
+                    return Poll::Ready(Ok(n));
                 }
-                self.socket.readable().await?;
+                ready!(self.socket.poll_readable(cx))?;
             },
         }
     }
@@ -99,9 +108,8 @@ impl Stream {
         let read = match &mut self.tls {
             Some(tls) => tls.try_read(&self.socket, buffer),
             None => {
-                let mut read = pin!(self.socket.read(buffer));
                 poll_fn(|cx| {
-                    Poll::Ready(match read.as_mut().poll(cx) {
+                    Poll::Ready(match self.socket.poll_read_into(cx, buffer) {
                         Poll::Ready(result) => result.map(Some),
                         Poll::Pending => Ok(None),
                     })
@@ -141,7 +149,16 @@ impl Stream {
     ///
     /// # Errors
     /// As the operating system says.
-    pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    #[inline]
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let n = self.try_write(bytes)?;
+        if n == bytes.len() && !self.has_unsent() {
+            return Ok(());
+        }
+        self.write_rest(bytes.get(n..).unwrap_or_default()).await
+    }
+
+    async fn write_rest(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let n = poll_fn(|cx| self.poll_write_some(cx, bytes)).await?;
             if n == 0 {

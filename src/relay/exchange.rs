@@ -10,6 +10,7 @@ use bytes::{Buf, BytesMut};
 use super::heal::Refusal;
 use super::settle::{SettleError, settle};
 use crate::net::Stream;
+use crate::net::buffers::consume;
 use crate::server::Connection;
 use crate::session::collect::End;
 use crate::session::notes::Numbered;
@@ -247,13 +248,20 @@ impl<'a, 'b> Exchange<'a, 'b> {
                 self.deliver().await?;
             }
             if !self.has_unsent() && !self.is_fed() {
-                let server = &self.server.stream;
-                poll_fn(|cx| server.poll_readable(cx)).await.map_err(Broken::Server)?;
-                self.pull(unit).await?;
+                let Connection { stream, input, .. } = &mut *self.server;
+                input.reserve(1);
+                let read = poll_fn(|cx| stream.poll_read_into(cx, input)).await;
+                self.pass_down(read, unit).await?;
                 continue;
             }
             match self.wait().await? {
-                Ready::Server => self.pull(unit).await?,
+                Ready::Server => {
+                    self.server.input.reserve(1);
+                    if let Some(read) = self.server.stream.read_now(&mut self.server.input).await.transpose()
+                    {
+                        self.pass_down(read, unit).await?;
+                    }
+                }
                 Ready::ServerRoom => {}
                 Ready::Client => {
                     self.client.input.reserve(crate::net::buffers::SIZE);
@@ -308,7 +316,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
         if unsure || !self.plan.is_read {
             // A write must not run with another's settings: it is sent only once the server has these.
             let target = target.clone();
-            return match settle(self.server, &target, self.plan.user).await {
+            return match Box::pin(settle(self.server, &target, self.plan.user)).await {
                 Ok(()) => Ok(()),
                 Err(SettleError::Io(error)) => Err(Broken::Server(error)),
                 Err(SettleError::Refused { message, .. }) => Err(self.settings_refused(message)),
@@ -374,7 +382,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
     }
 
     fn take_unit(&mut self, unit: &Unit) {
-        self.client.input.advance(unit.len);
+        consume(self.client.input, unit.len);
         self.taken = true;
     }
 
@@ -390,13 +398,10 @@ impl<'a, 'b> Exchange<'a, 'b> {
         Ok(())
     }
 
-    /// Reads from the server and passes on what the client may see.
-    async fn pull(&mut self, unit: &Unit) -> Result<(), Broken> {
-        self.server.input.reserve(1);
-        match self.server.stream.read_now(&mut self.server.input).await.map_err(Broken::Server)? {
-            None => return Ok(()),
-            Some(0) => return Err(Broken::Server(io::ErrorKind::UnexpectedEof.into())),
-            Some(_) => {}
+    /// Passes on what the client may see of what was read from the server.
+    async fn pass_down(&mut self, read: io::Result<usize>, unit: &Unit) -> Result<(), Broken> {
+        if read.map_err(Broken::Server)? == 0 {
+            return Err(Broken::Server(io::ErrorKind::UnexpectedEof.into()));
         }
         let was_holding = self.holding;
         self.downstream()?;
@@ -423,19 +428,17 @@ impl<'a, 'b> Exchange<'a, 'b> {
 
     /// Writes to the client what has been looked at.
     async fn deliver(&mut self) -> Result<(), Broken> {
-        let run = self.server.input.get(self.run..self.at).unwrap_or_default();
-        if self.to_client.is_empty() {
-            if !run.is_empty() {
-                self.seen = true;
-                self.client.stream.write_all(run).await.map_err(|_| Broken::Client)?;
-            }
-        } else {
-            self.to_client.extend_from_slice(run);
-            self.seen = true;
-            self.client.stream.write_all(&self.to_client).await.map_err(|_| Broken::Client)?;
-            self.to_client.clear();
+        let mut bytes = self.server.input.get(self.run..self.at).unwrap_or_default();
+        if !self.to_client.is_empty() {
+            self.to_client.extend_from_slice(bytes);
+            bytes = &self.to_client;
         }
-        self.server.input.advance(self.at);
+        if !bytes.is_empty() {
+            self.seen = true;
+            self.client.stream.write_all(bytes).await.map_err(|_| Broken::Client)?;
+        }
+        self.to_client.clear();
+        consume(&mut self.server.input, self.at);
         (self.at, self.run) = (0, 0);
         Ok(())
     }

@@ -18,6 +18,7 @@ pub mod prepared;
 pub mod replies;
 pub mod reported;
 pub mod settings;
+mod shape;
 pub mod state;
 #[cfg(test)]
 mod stream_tests;

@@ -1,0 +1,147 @@
+//! A unit gets a connection to the node that it is to run on.
+
+use std::time::Duration;
+
+use super::lease::{NoLease, lease, obtain};
+use super::place::{Look, Place, look, wait};
+use super::serve::Client;
+use crate::config::Settings;
+use crate::config::settings::OverBudget;
+use crate::pool::Lease;
+use crate::pool::pools::Step;
+use crate::route::{Ask, Want, Why};
+use crate::session::Unit;
+use crate::topology::{NodeId, Role};
+use crate::wire::build::Report;
+use crate::wire::sqlstate;
+
+/// The most nodes that one unit is tried on.
+const MAX_TRIES: u32 = 8;
+
+/// What earlier tries to run a unit have taught.
+#[derive(Debug, Default)]
+pub(super) struct Tries {
+    /// It must run on the primary, for that reason.
+    pub(super) forced: Option<Why>,
+    /// Nodes that it need not be tried on again.
+    pub(super) avoid: Vec<NodeId>,
+    made: u32,
+}
+
+impl Tries {
+    /// It must run on the primary, for that reason.
+    pub(super) fn on_primary(why: Why) -> Self {
+        Self { forced: Some(why), ..Self::default() }
+    }
+}
+
+impl Client {
+    /// A connection to where the unit is to run: at once if a node that may serve it has an idle one.
+    ///
+    /// # Errors
+    /// What the client is to be told.
+    #[inline]
+    pub(super) async fn reach(
+        &mut self,
+        unit: &Unit,
+        tries: &mut Tries,
+        now: Duration,
+    ) -> Result<(Lease, Place), Report> {
+        let topology = self.worker.topology();
+        let ask = self.ask(unit, tries, &self.worker.settings())?;
+        let found = look(&self.worker, &topology, &mut self.session, &ask, now)?;
+        let mut step = None;
+        if let Look::Go(place) = found {
+            step = self.worker.pools.borrow_mut().take(place.node, self.key, &topology);
+            if let Some(Step::Lease(lease)) = step {
+                self.worker.metrics.added_latency(Duration::ZERO);
+                return Ok((lease, place));
+            }
+        }
+        drop(topology);
+        Box::pin(self.reach_in_time(unit, tries, now, found, step)).await
+    }
+
+    /// Goes on where nothing was to be had at once: waits for freshness, for a connection, or makes one, and tries
+    /// another node if one takes no connections.
+    async fn reach_in_time(
+        &mut self,
+        unit: &Unit,
+        tries: &mut Tries,
+        began: Duration,
+        found: Look,
+        step: Option<Step>,
+    ) -> Result<(Lease, Place), Report> {
+        // The first look's findings, used up by the first turn.
+        let mut first = Some((found, step));
+        while tries.made < MAX_TRIES {
+            tries.made += 1;
+            let (found, step) = match first.take() {
+                Some((found, step)) => (found, Some(step)),
+                None => {
+                    let ask = self.ask(unit, tries, &self.worker.settings())?;
+                    let (worker, now) = (&self.worker, self.worker.now());
+                    (look(worker, &worker.topology(), &mut self.session, &ask, now)?, None)
+                }
+            };
+            let (place, step) = match found {
+                Look::Go(place) => (place, step),
+                Look::Wait { .. } => {
+                    let ask = self.ask(unit, tries, &self.worker.settings())?;
+                    let now = self.worker.about_now();
+                    (wait(&self.worker, &mut self.session, &self.handle, ask, now).await?, None)
+                }
+            };
+            let (worker, node) = (&self.worker, place.node);
+            let leased = match step {
+                Some(step) => obtain(worker, step, node, self.key, &self.identity, &self.handle).await,
+                None => lease(worker, node, self.key, &self.identity, &self.handle).await,
+            };
+            match leased {
+                // The server has crashed while the unit waited in line: what was known of it is void.
+                Ok(lease) if self.is_of_another_epoch(&lease, &place) => self.give_back(lease),
+                Ok(lease) => {
+                    self.worker.metrics.added_latency(self.worker.now().saturating_sub(began));
+                    return Ok((lease, place));
+                }
+                Err(NoLease::Refused(report)) => return Err(report),
+                Err(NoLease::Unreachable(why)) => {
+                    self.worker.polls.kick(node);
+                    if place.role != Role::Replica {
+                        let name = self.node_name(node);
+                        let message = format!("node {name} takes no connections: {why}");
+                        return Err(Report::error(sqlstate::CANNOT_CONNECT, message));
+                    }
+                    tries.avoid.push(node);
+                }
+            }
+        }
+        Err(Report::error(sqlstate::CANNOT_CONNECT_NOW, "no node could finish this statement"))
+    }
+
+    #[inline]
+    fn ask<'a>(&self, unit: &Unit, tries: &'a Tries, settings: &Settings) -> Result<Ask<'a>, Report> {
+        let verdict = &unit.verdict;
+        let want = match tries.forced {
+            Some(why) => Want::Primary(why),
+            None => self.want(unit, verdict.hint.route.unwrap_or(self.session.route))?,
+        };
+        Ok(Ask {
+            want,
+            level: verdict.hint.level.unwrap_or(self.session.level),
+            max_staleness: settings.max_staleness,
+            replica_wait: settings.replica_wait,
+            wait_over_budget: settings.over_budget == OverBudget::Wait,
+            deadline: settings.pool_timeout,
+            waited_since: None,
+            avoid: &tries.avoid,
+        })
+    }
+
+    /// Whether the replica that was chosen is not the one, in time, that the connection leads to.
+    fn is_of_another_epoch(&self, lease: &Lease, place: &Place) -> bool {
+        let now = self.worker.topology().node(place.node).map(|n| n.server_epoch);
+        let same = lease.connection.epoch == place.server_epoch && now == Some(place.server_epoch);
+        place.role == Role::Replica && !same
+    }
+}
