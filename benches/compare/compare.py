@@ -6,8 +6,9 @@ in turn, cell by cell and round by round, so that whatever else the machine does
 
   select-only, tpcb-like, 9:1   pgbench, by protocol and number of clients      cells/transactions.py
   connect                       logins, by trust and by SCRAM                   cells/transactions.py
+  idle                          memory by client that is in and says nothing    cells/idle.py
 
-See --help; `make bench-compare` installs what is missing and runs it, with ARGS="--cells connect" for one of them.
+See --help; `make bench-compare` installs what is missing and runs it, with ARGS="--cells idle" for one of them.
 """
 
 import argparse
@@ -22,12 +23,12 @@ import tempfile
 from pathlib import Path
 
 from bench import Bench
-from cells import transactions
+from cells import idle, transactions
 from host import ROOT, Failed, machine, raise_open_files, server_bin
 from proxies import Direct, HAProxy, PgBouncer, Pgpool, Running, Tidegate
 from report import head, markdown, plain, table
 
-CELLS = [cell for kind in (transactions,) for cell in kind.cells()]
+CELLS = [cell for kind in (transactions, idle) for cell in kind.cells()]
 
 
 def versions(makers):
