@@ -9,6 +9,7 @@ in turn, cell by cell and round by round, so that whatever else the machine does
   idle                          memory by client that is in and says nothing    cells/idle.py
   accept                        5,000 connections at once, beside a load        cells/accept.py
   bulk                          COPY out and in, a large result                 cells/bulk.py
+  flat                          many statements, shapes, nodes, who wait        cells/flat.py
 
 See --help; `make bench-compare` installs what is missing and runs it, with ARGS="--cells idle" for one of them.
 """
@@ -25,12 +26,12 @@ import tempfile
 from pathlib import Path
 
 from bench import Bench
-from cells import accept, bulk, idle, transactions
+from cells import accept, bulk, flat, idle, transactions
 from host import ROOT, Failed, machine, raise_open_files, server_bin
 from proxies import Direct, HAProxy, PgBouncer, Pgpool, Running, Tidegate
 from report import head, markdown, plain, table
 
-CELLS = [cell for kind in (transactions, idle, accept, bulk) for cell in kind.cells()]
+CELLS = [cell for kind in (transactions, idle, accept, bulk, flat) for cell in kind.cells()]
 
 
 def versions(makers):
