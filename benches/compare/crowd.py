@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""A crowd of clients that log in as fast as they can, say what they have to say, and then stay.
+"""A crowd of clients that log in as fast as they can, all at once or so many at a time, say what they have to say, and
+then stay.
 
 `Crowd` is how the cells have one: processes of this file, each with no more clients than it may have files. They hear
 commands on their standard input: `say STATEMENT` has every client run that, `count` tells how many have had an answer,
@@ -25,16 +26,21 @@ PATIENCE = 60
 
 
 class Crowd:
-    """`count` clients of a target that have logged in, and run each of the statements. To be used with `with`."""
+    """`count` clients of a target that log in, no more than `at_once` at a time, and run each of the statements.
 
-    def __init__(self, target, count, *statements, nice=0):
+    To be used with `with`.
+    """
+
+    def __init__(self, target, count, *statements, nice=0, at_once=None):
         share = raise_open_files() - OWN
         sizes = [min(share, count - at) for at in range(0, count, share)]
         self.children = []
         self.count = count
         for size in sizes:
-            command = ["nice", "-n", str(nice), sys.executable, Path(__file__).resolve(), target.port, size, *statements]
-            self.children.append(subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            turn = min(size, at_once or size)
+            command = ["nice", "-n", nice, sys.executable, Path(__file__).resolve(), target.port, size, turn, *statements]
+            child = subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            self.children.append(child)
 
     def __enter__(self):
         return self
@@ -108,16 +114,16 @@ class Member:
 class Process:
     """The crowd's part in one process."""
 
-    def __init__(self, port, count, statements):
+    def __init__(self, port, statements):
+        self.port, self.todo = port, [startup(), *map(query, statements)]
         self.poll, self.members = select.epoll(), {}
         self.answered = self.refused = 0
         self.why = ""
-        todo = [startup(), *map(query, statements)]
-        self.begun = time.time()
-        for _ in range(count):
-            member = Member(port, todo)
-            self.members[member.socket.fileno()] = member
-            self.poll.register(member.socket, select.EPOLLOUT)
+
+    def add(self):
+        member = Member(self.port, self.todo)
+        self.members[member.socket.fileno()] = member
+        self.poll.register(member.socket, select.EPOLLOUT)
 
     def step(self, wait):
         """Whatever there is to be heard and said within `wait` seconds. Whether there was anything."""
@@ -153,14 +159,17 @@ class Process:
         del self.members[number]
         member.socket.close()
 
-    def all_in(self, count):
-        until = time.time() + PATIENCE
-        while self.answered + self.refused < count and time.time() < until:
+    def all_in(self, count, at_once):
+        began, come = time.time(), 0
+        while self.answered + self.refused < count and time.time() < began + PATIENCE:
+            while come < count and come - self.answered - self.refused < at_once:
+                self.add()
+                come += 1
             self.step(0.1)
         missing = count - self.answered - self.refused
         if missing:
             self.why = self.why or f"no answer within {PATIENCE} s"
-        return {"began": self.begun, "ended": time.time(), "refused": self.refused + missing, "why": self.why}
+        return {"began": began, "ended": time.time(), "refused": self.refused + missing, "why": self.why}
 
     def say(self, statement):
         self.answered = self.refused = 0
@@ -194,10 +203,10 @@ class Process:
 
 
 def main():
-    port, count, *statements = sys.argv[1:]
+    port, count, at_once, *statements = sys.argv[1:]
     raise_open_files()
-    process = Process(int(port), int(count), statements)
-    print(json.dumps(process.all_in(int(count))), flush=True)
+    process = Process(int(port), statements)
+    print(json.dumps(process.all_in(int(count), int(at_once))), flush=True)
     process.obey()
 
 

@@ -8,6 +8,8 @@ from report import Column
 
 CLIENTS = 10_000
 WAVES = 3
+# Clients that log in at a time: what logins need for a moment is another matter.
+AT_ONCE = 100
 # Seconds between the last one's leaving and the look at what is left.
 REST = 3
 
@@ -17,9 +19,10 @@ class Idle(Cell):
 
     name = "idle"
     about = (
-        f"{CLIENTS:,} clients log in, run `SELECT 1` and stay: resident memory of the proxy beyond what it had before the first of "
-        f"them came, by client. Then all leave; and all that {WAVES} times. `left` is what the proxy has {REST} s after each leaving "
-        "beyond what it had at the start: if it grows from wave to wave, something leaks."
+        f"{CLIENTS:,} clients log in, {AT_ONCE} at a time, run `SELECT 1` and stay: resident memory of the proxy beyond "
+        "what it had before the first of them came, by client. Then all leave; and all that "
+        f"{WAVES} times. `left` is what the proxy has {REST} s after each leaving beyond what it had at the start: if it "
+        "grows from wave to wave, something leaks."
     )
     columns = (
         Column("client_kib", "KiB per client", 2, ("pgbouncer",), spread=True),
@@ -52,7 +55,7 @@ class Idle(Cell):
         }
 
     def wave(self, target):
-        with Crowd(target, CLIENTS, "SELECT 1") as crowd:
+        with Crowd(target, CLIENTS, "SELECT 1", at_once=AT_ONCE) as crowd:
             began, ended = crowd.arrive()
             time.sleep(1)
             full = target.rss()
