@@ -3,7 +3,7 @@
 import time
 from contextlib import contextmanager
 
-from bench import Cell
+from bench import Cell, Fleet
 from report import Column
 from wire import READY, Session, message, query
 
@@ -31,7 +31,9 @@ class Bulk(Cell):
 
     def __init__(self, name, what, statement=None):
         self.name, self.statement = f"bulk {name}", statement
-        self.about = f"{what}: throughput at the client, CPU time of the proxy per GB, and its highest resident memory meanwhile."
+        self.about = (
+            f"{what}: throughput at the client, CPU time of the proxy per GB, and its highest resident memory meanwhile."
+        )
 
     def rows(self, bench):
         # Pgpool-II takes four times as long as any other.
@@ -41,17 +43,20 @@ class Bulk(Cell):
     def prepared(self, bench):
         cluster = bench.cluster
         if cluster.sql("SELECT to_regclass('bulk') IS NULL") == "t":
-            cluster.sql(f"CREATE TABLE bulk AS SELECT g AS id, repeat('0123456789abcdef', 7) AS text FROM generate_series(1, {ROWS}) g")
+            cluster.sql("CREATE TABLE bulk AS SELECT g AS id, repeat('0123456789abcdef', 7) AS text "
+                        f"FROM generate_series(1, {ROWS}) g")
             cluster.sql("CREATE UNLOGGED TABLE sink (id int, text text)")
             # Hint bits are set now rather than by whoever reads first.
             cluster.sql("VACUUM (FREEZE) bulk")
             cluster.wait_replayed()
             for node in range(len(cluster.ports)):
                 cluster.sql("SELECT count(*) FROM bulk", node)
-        yield
+        # Proxies that have just been started: other cells leave memory behind.
+        with Fleet(bench) as self.fleet:
+            yield
 
     def measure(self, bench, row):
-        target = bench.running(row)
+        target = self.fleet.get(row)
         if not self.statement:
             bench.cluster.sql("TRUNCATE sink")
         try:
