@@ -40,8 +40,9 @@ class Cluster:
         self.configure(primary, port, "fsync=off\nmax_connections=700\nshared_buffers=128MB\nwal_keep_size=512MB\n"
                        "max_wal_size=4GB\nhot_standby_feedback=on\nmax_wal_senders=20\n"
                        f"listen_addresses='{','.join(ADDRESSES)}'\nunix_socket_directories='{self.base}'\n")
-        (primary / "pg_hba.conf").write_text("local all postgres trust\nhost all postgres 127.0.0.0/8 trust\n"
-                                             "host replication postgres 127.0.0.0/8 trust\nhost all all all scram-sha-256\n")
+        (primary / "pg_hba.conf").write_text(
+            "host all postgres 127.0.0.0/8 trust\nhost replication postgres 127.0.0.0/8 trust\n"
+            "host all all all scram-sha-256\n")
         self.start(primary, port)
         for number in (1, 2):
             data, own = self.base / f"replica{number}", free_port()
@@ -77,8 +78,8 @@ class Cluster:
 
     def sql(self, text, node=0):
         """What psql prints, from the primary or the standby of that number."""
-        done = subprocess.run(["psql", "-XqAt", "-h", "127.0.0.1", "-p", str(self.ports[node]), "-U", "postgres", "-c", text],
-                              check=True, capture_output=True, text=True)
+        command = ["psql", "-XqAt", "-h", "127.0.0.1", "-p", str(self.ports[node]), "-U", "postgres", "-c", text]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
         return done.stdout.strip()
 
     def wait_replayed(self):

@@ -38,9 +38,10 @@ def versions(makers):
     """The first line that each program says of itself."""
     found = []
     names = [maker.name for maker in makers if isinstance(maker, (PgBouncer, HAProxy, Pgpool))]
-    for command in ([f"{server_bin()}/postgres", "--version"], *([name, "-v" if name == "haproxy" else "--version"] for name in names)):
+    commands = [[name, "-v" if name == "haproxy" else "--version"] for name in names]
+    for command in ([f"{server_bin()}/postgres", "--version"], *commands):
         done = subprocess.run(command, capture_output=True, text=True)
-        # "postgres (PostgreSQL) 15.18 (Debian ...)", "HAProxy version 2.6.12-1 2026/10/17", "pgpool-II version 4.3.5 (name)".
+        # As "postgres (PostgreSQL) 15.18 (Debian ...)" or "HAProxy version 2.6.12-1 2026/10/17".
         name, number = re.match(r"(?:postgres \()?([\w-]+)\)?(?: version)? (\S+)", (done.stdout or done.stderr)).groups()
         found.append(f"{name} {number}")
     return ", ".join(found)
@@ -63,7 +64,7 @@ def makers(options):
 
 def parse():
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parse.add_argument("--seconds", type=int, default=3, help="length of one run of pgbench (default 3)")
+    parse.add_argument("--seconds", type=int, default=2, help="length of one run of pgbench (default 2)")
     parse.add_argument("--rounds", type=int, default=3, help="runs of each cell and proxy (default 3)")
     parse.add_argument("--scale", type=int, default=10, help="pgbench's scale (default 10)")
     parse.add_argument("--cells", default="", help="only cells whose name matches this expression, as 'select-only|idle'")

@@ -63,9 +63,12 @@ class Tidegate:
         for node in how.nodes or [f"127.0.0.1:{port}" for port in cluster.ports]:
             command += ["--node", f"postgres://postgres@{node}/postgres"]
         config = base / f"{self.name}-{port}.toml"
-        config.write_text(
-            (f"workers = {self.workers}\n" if self.workers else "") + f"[auth]\nmax_logins = {CLIENTS}\n[freshness]\n{how.freshness}\n[pool]\n"
-            f"size = {POOL}\nmax_clients = {CLIENTS}\nprepared_statements = {how.statements}\n")
+        lines = [
+            f"workers = {self.workers}" if self.workers else "", "[auth]", f"max_logins = {CLIENTS}", "[freshness]",
+            how.freshness, "[pool]", f"size = {POOL}", f"max_clients = {CLIENTS}",
+            f"prepared_statements = {how.statements}",
+        ]
+        config.write_text("\n".join(lines) + "\n")
         target = start(self.name, port, [*command, "--config", config], base)
         target.http = http
         return target

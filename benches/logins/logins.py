@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """What a login with SCRAM costs, and what a storm of logins does to those who are in.
 
-Builds the cluster of benches/compare/compare.py, whose servers demand SCRAM of everybody except the monitor, and measures PostgreSQL itself and Tidegate in front of it in turn, round by round, so that whatever else the
-machine does hits both alike:
+Builds the cluster of benches/compare/compare.py, whose servers demand SCRAM of everybody except the monitor, and
+measures PostgreSQL itself and Tidegate in front of it in turn, round by round, so that whatever else the machine does
+hits both alike:
 
   logins   8 clients that log in, ask `SELECT 1` and leave, again and again (pgbench -C): logins per second, and the
            CPU time of Tidegate's and of the servers' processes per login

@@ -23,9 +23,9 @@ class Accept(Cell):
 
     name = "accept"
     about = (
-        f"{CLIENTS} clients run pgbench's select-only at {RATE:,} queries a second, latencies count from when a query was due. "
-        f"After {CALM} s {STORM:,} others connect and log in by trust, all at once, by one process with nice 10. Latencies before "
-        "the storm, and of queries that were due while it lasted; and the time until all are in."
+        f"{CLIENTS} clients run pgbench's select-only at {RATE:,} queries a second, latencies count from when a query "
+        f"was due. After {CALM} s {STORM:,} others connect and log in by trust, all at once, by one process with nice "
+        "10. Latencies before the storm, and of queries that were due while it lasted; and the time until all are in."
     )
     columns = (
         Column("calm_p50_ms", "calm p50, ms", 2),

@@ -22,6 +22,8 @@ EACH = 100
 STATEMENTS, SHAPES = 1_000, 10_000
 NODES = 20
 WAITING = 1_000
+# Seconds without load.
+REST = 2
 
 COLUMNS = (
     Column("cpu_us", "CPU per statement, us", 2, (ITSELF,), spread=True),
@@ -35,7 +37,8 @@ def scripts(base, name, count, statement):
     each, files = min(count, EACH), []
     for first in range(0, count, each):
         path = base / f"{name}-{first}.sql"
-        path.write_text("".join(f"\\set aid random(1, 100000)\n{statement(number)};\n" for number in range(first, first + each)))
+        account = "\\set aid random(1, 100000)\n"
+        path.write_text("".join(f"{account}{statement(number)};\n" for number in range(first, first + each)))
         files += ["-f", path]
     return files, each
 
@@ -96,9 +99,10 @@ class Statements(Flat):
 
     name, what = "flat statements", f"{STATEMENTS:,} statements"
     about = (
-        f"One prepared statement per connection, or {STATEMENTS:,} in random runs of {EACH}. Proxies may keep {2 * STATEMENTS:,} "
-        "on a server connection (Tidegate's pool.prepared_statements, PgBouncer's max_prepared_statements), so that none has to "
-        f"be prepared again; `evicting` is with room for {STATEMENTS // 2} only, which is Tidegate's default."
+        f"One prepared statement per connection, or {STATEMENTS:,} in random runs of {EACH}. Proxies may keep "
+        f"{2 * STATEMENTS:,} on a server connection (Tidegate's pool.prepared_statements, PgBouncer's "
+        "max_prepared_statements), so that none has to be prepared again; `evicting` is with room for "
+        f"{STATEMENTS // 2} only, which is Tidegate's default."
     )
 
     def proxies(self, bench):
@@ -128,8 +132,8 @@ class Shapes(Flat):
 
     name, what = "flat shapes", f"{SHAPES:,} shapes"
     about = (
-        f"Simple protocol: one text but for its literal, or {SHAPES:,} that differ in a column's alias besides (fingerprints of "
-        f"their own), in random runs of {EACH}."
+        f"Simple protocol: one text but for its literal, or {SHAPES:,} that differ in a column's alias besides "
+        f"(fingerprints of their own), in random runs of {EACH}."
     )
 
     def proxies(self, bench):
@@ -152,9 +156,9 @@ class Nodes(Flat):
 
     name, what = "flat nodes", f"{NODES} nodes"
     about = (
-        f"Prepared statements through 3 nodes, or {NODES}: the primary once, and the two standbys at "
-        "127.0.0.1, 127.0.0.2 and so on, where they listen, too. Each address is a node to Tidegate, with polls and connections of its own, "
-        "although two servers stand behind the 19."
+        f"Prepared statements through 3 nodes, or {NODES}: the primary once, and the two standbys at 127.0.0.1, "
+        "127.0.0.2 and so on, where they listen, too. Each address is a node to Tidegate, with polls and connections "
+        "of its own, although two servers stand behind the 19."
     )
 
     @contextmanager
@@ -177,11 +181,16 @@ class Waiting(Flat):
 
     name, what = "flat waiting", f"{WAITING:,} wait"
     about = (
-        f"Prepared statements of sessions that have written nothing, while none or {WAITING:,} other sessions that have written wait "
-        "to read: replay is paused on both standbys in both rows, and freshness.replica_wait is 10 min. Those who wait get "
-        "their answers once replay goes on: that all do is looked at."
+        f"Prepared statements of sessions that have written nothing, while none or {WAITING:,} other sessions that "
+        "have written wait to read: replay is paused on both standbys in both rows, and freshness.replica_wait is 10 "
+        "min. `without load` is the CPU time for nothing but their waiting. Those who wait get their answers once "
+        "replay goes on: that all do is looked at."
     )
-    columns = (*COLUMNS, Column("freed_s", "all answered after, s", 2))
+    columns = (
+        *COLUMNS,
+        Column("rest_percent", "CPU without load, % of a core", 1, (ITSELF,)),
+        Column("freed_s", "all answered after, s", 2),
+    )
 
     @contextmanager
     def prepared(self, bench):
@@ -200,10 +209,18 @@ class Waiting(Flat):
                 if crowd:
                     crowd.arrive()
                     crowd.say("SELECT count(*) FROM written WHERE id < 10")
-                found = steady(bench, target, *self.one, "prepared", 2)
+                rest = self.at_rest(target)
+                found = {**steady(bench, target, *self.one, "prepared", 2), "rest_percent": rest}
                 if crowd:
                     found["freed_s"] = self.free(bench.cluster, crowd)
         return found
+
+    def at_rest(self, target):
+        """What it takes while nothing is asked of it, in percent of a core."""
+        time.sleep(1)
+        before, began = target.cpu(), time.time()
+        time.sleep(REST)
+        return (target.cpu() - before) / (time.time() - began) * 100
 
     @contextmanager
     def paused(self, cluster):

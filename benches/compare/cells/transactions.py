@@ -39,7 +39,8 @@ class Transactions(Cell):
         if kind is None:
             (bench.base / "read.sql").write_text(READ)
             (bench.base / "write.sql").write_text(WRITE)
-            kind = ["-D", f"scale={bench.options.scale}", "-f", f"{bench.base}/read.sql@9", "-f", f"{bench.base}/write.sql@1"]
+            files = [f"{bench.base}/read.sql@9", "-f", f"{bench.base}/write.sql@1"]
+            kind = ["-D", f"scale={bench.options.scale}", "-f", *files]
         return [*kind, "-M", self.mode]
 
     def measure(self, bench, row):
@@ -48,8 +49,8 @@ class Transactions(Cell):
     def load(self, bench, target):
         seconds = bench.options.seconds
         before = target.cpu()
-        with Pgbench(bench.base, target, *self.arguments(bench), "-c", self.clients, "-j", min(2, self.clients), "-T", seconds,
-                     log=0.25) as run:
+        clients = ["-c", self.clients, "-j", min(2, self.clients)]
+        with Pgbench(bench.base, target, *self.arguments(bench), *clients, "-T", seconds, log=0.25) as run:
             count, rate = run.finish(seconds + 20)
             used = target.cpu() - before
             latencies = [took for _, took in run.log()]
@@ -76,9 +77,10 @@ class Logins(Cell):
         self.about = f"pgbench -C -S, {clients} clients with a thread each: a login by {auth}, one read, and a goodbye."
         if auth == "scram":
             self.about += (
-                " The clients' hashing takes most of the machine, and is the same for all. PgBouncer has the stored verifier in "
-                "its userlist, Tidegate asks the database for it; both log in to the server with the key that the client's proof "
-                "leaves. HAProxy passes the login on to the server. Pgpool-II has the clear password in a file."
+                " The clients' hashing takes most of the machine, and is the same for all. PgBouncer has the stored "
+                "verifier in its userlist, Tidegate asks the database for it; both log in to the server with the key "
+                "that the client's proof leaves. HAProxy passes the login on to the server. Pgpool-II has the clear "
+                "password in a file."
             )
 
     @contextmanager
@@ -93,7 +95,8 @@ class Logins(Cell):
     def measure(self, bench, row):
         target, seconds = self.fleet.get(row, self.how), bench.options.seconds
         before = target.cpu()
-        with Pgbench(bench.base, target, "-S", "-C", "-c", self.clients, "-j", self.clients, "-T", seconds, role=self.role) as run:
+        clients = ["-c", self.clients, "-j", self.clients]
+        with Pgbench(bench.base, target, "-S", "-C", *clients, "-T", seconds, role=self.role) as run:
             count, rate = run.finish(seconds + 20)
         used = target.cpu() - before
         found = {"login_ms": run.connecting, "per_s": rate}
