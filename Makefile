@@ -22,12 +22,13 @@ bench:
 	@scripts/ensure
 	cargo bench
 
+# ARGS="--cells idle" measures one cell; --list says which there are, --help all else.
 bench-compare:
 	@scripts/ensure compare
 	cargo build --release
-	python3 benches/compare/compare.py
+	python3 benches/compare/compare.py $(ARGS)
 
 bench-logins:
 	@scripts/ensure compare
 	cargo build --release
-	python3 benches/logins/logins.py
+	python3 benches/logins/logins.py $(ARGS)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """What a login with SCRAM costs, and what a storm of logins does to those who are in.
 
-Builds the cluster that benches/compare/compare.py builds, but with servers that demand SCRAM of everybody except the
-monitor, and measures PostgreSQL itself and Tidegate in front of it in turn, round by round, so that whatever else the
-machine does hits both alike:
+Builds the cluster of benches/compare/compare.py, whose servers demand SCRAM of everybody except the monitor, and
+measures PostgreSQL itself and Tidegate in front of it in turn, round by round, so that whatever else the machine does
+hits both alike:
 
   logins   8 clients that log in, ask `SELECT 1` and leave, again and again (pgbench -C): logins per second, and the
            CPU time of Tidegate's and of the servers' processes per login
@@ -18,108 +18,51 @@ logins do to those who are in. The storm's clients run with nice 10. See --help;
 import argparse
 import datetime
 import json
-import os
-import platform
-import re
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benches" / "compare"))
 
-from compare import Cluster, Proxy, free_port, quantile, start  # noqa: E402
-
-TICK = os.sysconf("SC_CLK_TCK")
-ROLE = "bench"
-
-
-class Guarded(Cluster):
-    """A cluster that asks everybody but `postgres` for a password."""
-
-    def __init__(self, base):
-        super().__init__(base, 1)
-        sql = f"CREATE ROLE {ROLE} LOGIN PASSWORD '{ROLE}'"
-        subprocess.run(["psql", "-Xq", "-h", "127.0.0.1", "-p", str(self.ports[0]), "-U", "postgres", "-c", sql], check=True)
-        for data, _ in self.nodes:
-            (data / "pg_hba.conf").write_text(
-                "host all postgres 127.0.0.1/32 trust\nhost replication postgres 127.0.0.1/32 trust\n"
-                "host all all all scram-sha-256\n")
-            self.run("pg_ctl", "-D", data, "-s", "reload")
-
-    def configure(self, data, port, text):
-        # The storm's clients have a process each where there is no pool.
-        super().configure(data, port, text + ("max_connections=700\n" if text else ""))
-
-    def cpu(self):
-        """Seconds of CPU time of all servers so far, with those of their processes that have ended."""
-        total = 0
-        for data, _ in self.nodes:
-            postmaster = Proxy("", 0, pid=int((data / "postmaster.pid").read_text().split()[0]))
-            for pid in postmaster.pids():
-                try:
-                    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-                except OSError:
-                    continue
-                total += sum(map(int, fields[11:15 if pid == postmaster.pid else 13]))
-        return total / TICK
+from cluster import ROLE, Cluster  # noqa: E402
+from host import TIDEGATE, Failed, machine  # noqa: E402
+from load import Pgbench, quantile  # noqa: E402
+from processes import Target  # noqa: E402
+from proxies import How, Tidegate  # noqa: E402
+from report import merge  # noqa: E402
 
 
-def tidegate(name, binary, cluster, base):
-    port = free_port()
-    config = base / f"{name}.toml"
-    config.write_text("[pool]\nsize = 100\n")
-    command = [binary, "run", "--listen", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{free_port()}", "--config", config]
-    for node in cluster.ports:
-        command += ["--node", f"postgres://postgres@127.0.0.1:{node}/postgres"]
-    return start(name, port, command, base)
-
-
-def pgbench(base, target, *arguments, nice=0):
+def pgbench(base, target, *arguments, **how):
     (base / "one.sql").write_text("SELECT 1;\n")
-    command = ["nice", "-n", str(nice), "pgbench", "-h", "127.0.0.1", "-p", str(target.port), "-U", ROLE, "-n", "-f",
-               f"{base}/one.sql", *map(str, arguments), "postgres"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env={**os.environ, "PGPASSWORD": ROLE, "PGSSLMODE": "disable"})
-
-
-def finish(run, what):
-    """Transactions, and how many per second."""
-    out, err = run.communicate()
-    count = re.search(r"actually processed: (\d+)", out)
-    if run.returncode != 0 or not count or int(count[1]) == 0:
-        sys.exit(f"logins: {what}: {err.strip().splitlines()[-1:] or out}")
-    return int(count[1]), float(re.search(r"tps = ([\d.]+)", out)[1])
+    return Pgbench(base, target, "-f", f"{base}/one.sql", *arguments, role=ROLE, **how)
 
 
 def logins(cluster, target, base, seconds):
     before = cluster.cpu(), target.cpu()
-    count, rate = finish(pgbench(base, target, "-C", "-c", 8, "-j", 8, "-T", seconds), "logins")
+    with pgbench(base, target, "-C", "-c", 8, "-j", 8, "-T", seconds) as run:
+        count, rate = run.finish()
     servers, proxy = cluster.cpu() - before[0], target.cpu() - before[1]
     return {"per_second": rate, "servers_cpu_us": servers / count * 1e6, "proxy_cpu_us": proxy / count * 1e6}
 
 
 def steady(target, base, seconds, rate, storm=0, where=None):
     """Latencies of those who are in, and how many logins there were per second beside them."""
-    for old in base.glob("log.*"):
-        old.unlink()
-    # It begins before those who are measured, and ends after them.
-    crowd = storm and pgbench(base, where, "-C", "-c", storm, "-j", storm, "-T", seconds + 3, nice=10)
-    if storm:
-        time.sleep(2)
-    finish(pgbench(base, target, "-c", 8, "-j", 8, "-T", seconds, "-R", rate, "--log", f"--log-prefix={base}/log"), "steady")
-    found = {"logins_per_second": finish(crowd, "storm")[1]} if storm else {}
-    latencies = [int(line.split()[2]) / 1000 for file in base.glob("log.*") for line in file.read_text().splitlines()]
+    found = {}
+    with ExitStack() as stack:
+        if storm:
+            # It begins before those who are measured, and ends after them.
+            crowd = stack.enter_context(pgbench(base, where, "-C", "-c", storm, "-j", storm, "-T", seconds + 3, nice=10))
+            time.sleep(2)
+        run = stack.enter_context(pgbench(base, target, "-c", 8, "-j", 8, "-T", seconds, "-R", rate, log=1))
+        run.finish()
+        if storm:
+            found["logins_per_second"] = crowd.finish()[1]
+        latencies = [took for _, took in run.log()]
     return {"p50_ms": quantile(latencies, 0.5), "p99_ms": quantile(latencies, 0.99), "max_ms": max(latencies), **found}
-
-
-def merge(runs):
-    return {key: {"median": statistics.median(r[key] for r in runs), "low": min(r[key] for r in runs),
-                  "high": max(r[key] for r in runs)} for key in runs[0]}
 
 
 def markdown(report):
@@ -146,15 +89,15 @@ def main():
     parse.add_argument("--rounds", type=int, default=5, help="runs of each kind (default 5)")
     parse.add_argument("--storm", type=int, default=500, help="clients of the storm (default 500)")
     parse.add_argument("--rate", type=int, default=400, help="queries per second of those who are in (default 400)")
-    parse.add_argument("--binary", default=str(ROOT / "target" / "release" / "tidegate"), help="the build to measure")
+    parse.add_argument("--binary", default=str(TIDEGATE), help="the build to measure")
     parse.add_argument("--out", default=str(ROOT / "target" / "logins"), help="where report.md and report.json go")
     options = parse.parse_args()
     base = Path(tempfile.mkdtemp(prefix="tidegate-logins-"))
     cluster, proxies = None, []
     try:
-        cluster = Guarded(base)
-        proxies = [tidegate(name, options.binary, cluster, base) for name in ("tidegate", "other")]
-        targets = {"direct": Proxy("direct", cluster.ports[0]), "tidegate": proxies[0]}
+        cluster = Cluster(base, 1)
+        proxies = [Tidegate(name, options.binary).start(cluster, base, How(auth="scram")) for name in ("tidegate", "other")]
+        targets = {"direct": Target("direct", cluster.ports[0]), "tidegate": proxies[0]}
         time.sleep(2)
         runs = {cell: {name: [] for name in targets} for cell in ("logins", "calm", "nearby", "storm")}
         for number in range(options.rounds):
@@ -167,7 +110,7 @@ def main():
                 print(f"{number} {name}: " + " ".join(str(runs[cell][name][-1]) for cell in runs), file=sys.stderr)
         report = {
             "date": datetime.date.today().isoformat(),
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}",
+            "machine": machine(),
             "rounds": options.rounds, "seconds": options.seconds,
             "cells": {cell: {name: merge(found) for name, found in names.items()} for cell, names in runs.items()},
         }
@@ -176,6 +119,8 @@ def main():
         (out / "report.md").write_text(markdown(report))
         (out / "report.json").write_text(json.dumps(report, indent=1))
         print(f"{markdown(report)}\n\nwritten: {out}/report.md and report.json")
+    except Failed as error:
+        sys.exit(f"logins: {error}")
     finally:
         for proxy in proxies:
             proxy.stop()

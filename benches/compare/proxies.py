@@ -1,0 +1,167 @@
+"""How each proxy is configured and started. All get 100 server connections, and as many clients as anybody brings."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster import ROLE
+from host import TIDEGATE, Failed, free_port, wait_port
+from processes import Target
+
+POOL = 100
+CLIENTS = 15000
+# Prepared statements that a server connection may have.
+STATEMENTS = 100
+
+
+@dataclass(frozen=True)
+class How:
+    """What a cell wants otherwise than usual."""
+
+    # "trust", or "scram": then ROLE logs in with its password.
+    auth: str = "trust"
+    # Prepared statements per server connection, where a proxy has a limit.
+    statements: int = STATEMENTS
+    # Tidegate's nodes as "address:port"; None for the cluster's servers.
+    nodes: tuple = None
+    # Further lines of Tidegate's configuration.
+    freshness: str = ""
+
+
+def start(name, port, command, base, as_user=None):
+    log = open(base / f"{name}.log", "ab")
+    if as_user and os.geteuid() == 0:
+        command = ["setpriv", f"--reuid={as_user}", f"--regid={as_user}", "--clear-groups", *command]
+    child = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log, start_new_session=True, cwd="/")
+    target = Target(name, port, child)
+    try:
+        wait_port(port, name, child)
+    except BaseException:
+        target.stop()
+        raise
+    return target
+
+
+def verifier(cluster):
+    """What PostgreSQL stores of ROLE's password."""
+    return cluster.sql(f"SELECT rolpassword FROM pg_authid WHERE rolname = '{ROLE}'")
+
+
+class Tidegate:
+    """One build of it; with as many workers as it likes, if nothing else is said."""
+
+    def __init__(self, name="tidegate", binary=TIDEGATE, workers=None):
+        self.name, self.binary, self.workers = name, binary, workers
+
+    def start(self, cluster, base, how=How()):
+        port, http = free_port(), free_port()
+        command = [self.binary, "run", "--listen", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{http}"]
+        if how.auth == "trust":
+            command += ["--auth", "trust"]
+        for node in how.nodes or [f"127.0.0.1:{port}" for port in cluster.ports]:
+            command += ["--node", f"postgres://postgres@{node}/postgres"]
+        config = base / f"{self.name}-{port}.toml"
+        lines = [
+            f"workers = {self.workers}" if self.workers else "", "[auth]", f"max_logins = {CLIENTS}", "[freshness]",
+            how.freshness, "[pool]", f"size = {POOL}", f"max_clients = {CLIENTS}",
+            f"prepared_statements = {how.statements}",
+        ]
+        config.write_text("\n".join(lines) + "\n")
+        target = start(self.name, port, [*command, "--config", config], base)
+        target.http = http
+        return target
+
+
+class PgBouncer:
+    """In transaction mode."""
+
+    name = "pgbouncer"
+
+    def start(self, cluster, base, how=How()):
+        port = free_port()
+        config, users = base / f"pgbouncer-{port}.ini", base / f"userlist-{port}.txt"
+        users.write_text('"postgres" ""\n' if how.auth == "trust" else f'"{ROLE}" "{verifier(cluster)}"\n')
+        auth = "trust" if how.auth == "trust" else "scram-sha-256"
+        lines = [
+            "[databases]", f"* = host=127.0.0.1 port={cluster.ports[0]}", "[pgbouncer]", "listen_addr = 127.0.0.1",
+            f"listen_port = {port}", "listen_backlog = 4096", "unix_socket_dir =", f"auth_type = {auth}",
+            f"auth_file = {users}", "pool_mode = transaction", f"default_pool_size = {POOL}",
+            f"max_client_conn = {CLIENTS}", "log_connections = 0", "log_disconnections = 0",
+            "ignore_startup_parameters = extra_float_digits",
+        ]
+        # Before 1.21 prepared statements do not work through it.
+        if b"max_prepared_statements" in Path(shutil.which("pgbouncer")).read_bytes():
+            lines.append(f"max_prepared_statements = {how.statements}")
+        config.write_text("\n".join(lines) + "\n")
+        return start(self.name, port, ["pgbouncer", config], base, "postgres")
+
+
+class HAProxy:
+    """As a tunnel to the primary: a server connection for each client."""
+
+    name = "haproxy"
+
+    def start(self, cluster, base, how=How()):
+        port = free_port()
+        config = base / f"haproxy-{port}.cfg"
+        config.write_text(
+            "global\n maxconn 9000\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n"
+            f"frontend f\n bind 127.0.0.1:{port}\n default_backend b\n"
+            f"backend b\n server p 127.0.0.1:{cluster.ports[0]}\n")
+        return start(self.name, port, ["haproxy", "-f", config], base)
+
+
+class Pgpool:
+    """With reads on the standbys, as Tidegate has them: a process and server connections for each client."""
+
+    name = "pgpool"
+
+    def start(self, cluster, base, how=How()):
+        port = free_port()
+        folder = base / f"pgpool-{port}"
+        folder.mkdir(mode=0o777)
+        folder.chmod(0o777)
+        config = folder / "pgpool.conf"
+        lines = [
+            "backend_clustering_mode = 'streaming_replication'", "listen_addresses = '127.0.0.1'", f"port = {port}",
+            f"unix_socket_directories = '{folder}'", f"pcp_socket_dir = '{folder}'", f"pcp_port = {free_port()}",
+            "num_init_children = 80", "load_balance_mode = on", "sr_check_period = 1", "sr_check_user = 'postgres'",
+            "sr_check_database = 'postgres'", "health_check_period = 0", f"pid_file_name = '{folder}/pgpool.pid'",
+            f"logdir = '{folder}'", "memory_cache_enabled = off",
+        ]
+        if how.auth == "scram":
+            # It needs the clear password: SCRAM cannot be passed on to several servers.
+            (folder / "pool_passwd").write_text(f"{ROLE}:TEXT{ROLE}\n")
+            (folder / "pool_hba.conf").write_text(f"host all {ROLE} 127.0.0.0/8 scram-sha-256\n")
+            lines += ["enable_pool_hba = on", "pool_passwd = 'pool_passwd'"]
+        else:
+            lines += ["enable_pool_hba = off", "pool_passwd = ''"]
+        for number, node in enumerate(cluster.ports):
+            lines += [f"backend_hostname{number} = '127.0.0.1'", f"backend_port{number} = {node}",
+                      f"backend_weight{number} = 1", f"backend_flag{number} = 'ALLOW_TO_FAILOVER'"]
+        config.write_text("\n".join(lines) + "\n")
+        command = ["pgpool", "-n", "-f", config, "-a", folder / "pool_hba.conf"]
+        return start(self.name, port, command, base, "postgres")
+
+
+class Direct:
+    """PostgreSQL's primary itself."""
+
+    name = "direct"
+
+    def start(self, cluster, base, how=How()):
+        return Target(self.name, cluster.ports[0])
+
+
+class Running:
+    """A proxy that somebody else has started, and will stop."""
+
+    def __init__(self, name, port, pid):
+        self.name, self.port, self.pid = name, int(port), int(pid)
+
+    def start(self, cluster, base, how=How()):
+        if how != How():
+            raise Failed("runs already, and not as this cell wants it")
+        return Target(self.name, self.port, pid=self.pid)
