@@ -1,6 +1,7 @@
 //! The loop that polls one node.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -34,6 +35,9 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// The shortest time between two polls.
 const LEAST_PAUSE: Duration = Duration::from_millis(1);
 
+/// How many topologies are kept for their room. Readers are done with one after a poll or two.
+const KEPT: usize = 4;
+
 /// How long a node counts as busy after its last unit.
 const BUSY_FOR: Duration = Duration::from_millis(20);
 
@@ -52,6 +56,8 @@ pub struct Monitor {
 struct Publisher {
     observer: RefCell<Observer>,
     topology: Arc<Published<Topology>>,
+    /// What was published before, oldest first.
+    old: RefCell<VecDeque<Arc<Topology>>>,
     polls: Arc<Polls>,
     changed: watch::Sender<u64>,
     settings: Latest<Settings>,
@@ -86,6 +92,7 @@ impl Monitor {
         let publisher = Rc::new(Publisher {
             observer: observer.into(),
             topology: topology.clone(),
+            old: RefCell::default(),
             polls: polls.clone(),
             changed: sender,
             settings: Latest::of(settings),
@@ -115,12 +122,23 @@ impl Publisher {
                 timeline = after.timeline.0, "the primary has changed");
         }
         let now = (after.epoch, after.primary);
-        self.topology.store(Arc::new(after.clone()));
+        self.publish(after);
         drop(observer);
         if self.polls.is_awaited() {
             self.changed.send_modify(|n| *n = n.wrapping_add(1));
         }
         now
+    }
+
+    /// Publishes a copy, in the room of an old one that nobody has any more.
+    fn publish(&self, topology: &Topology) {
+        let mut old = self.old.borrow_mut();
+        let mut new = if old.len() < KEPT { Arc::default() } else { old.pop_front().unwrap_or_default() };
+        match Arc::get_mut(&mut new) {
+            Some(room) => room.copy_from(topology),
+            None => new = Arc::new(topology.clone()),
+        }
+        old.push_back(self.topology.replace(new));
     }
 }
 
