@@ -14,7 +14,8 @@ use tidegate::demo::scrape::get;
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Polls allocate, so there is hardly one while pgbench runs; the level is one that needs none between reads.
+/// Polls allocate now and then, where readers keep what was published, so there is hardly one while pgbench runs; the
+/// level is one that needs none between reads.
 const CONFIG: &str = "
 workers = 1
 [freshness]

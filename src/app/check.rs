@@ -1,14 +1,14 @@
 //! `tidegate check`: the configuration, and what each node says.
 
 use std::io::{self, Write};
-use std::time::Duration;
 
 use tokio::time::timeout;
 
 use super::exit::ExitCode;
 use crate::auth::{Rule, RuleMethod};
 use crate::config::Settings;
-use crate::monitor::probe::{Probe, describe};
+use crate::config::settings::NodeSettings;
+use crate::monitor::probe::Probe;
 use crate::monitor::verifiers::can_ask;
 use crate::net::{Acceptor, Connector, local_runtime};
 
@@ -75,7 +75,7 @@ async fn ask_for_passwords(settings: &Settings) -> Result<(), String> {
 async fn ask_all(settings: &Settings) -> Vec<(String, Result<(bool, String), String>)> {
     let mut found = Vec::new();
     for node in &settings.nodes {
-        let answer = timeout(settings.connect_timeout, ask(node, settings.connect_timeout)).await;
+        let answer = timeout(settings.connect_timeout, ask(node)).await;
         let answer =
             answer.unwrap_or_else(|_| Err(format!("no answer within {:?}", settings.connect_timeout)));
         found.push((node.name.to_string(), answer));
@@ -83,12 +83,9 @@ async fn ask_all(settings: &Settings) -> Vec<(String, Result<(bool, String), Str
     found
 }
 
-async fn ask(
-    node: &crate::config::settings::NodeSettings,
-    limit: Duration,
-) -> Result<(bool, String), String> {
+async fn ask(node: &NodeSettings) -> Result<(bool, String), String> {
     let connector = Connector::new(node).map_err(|e| e.to_string())?;
-    let mut probe = Probe::connect(node, &connector, limit).await?;
-    let report = probe.poll().await.map_err(|e| describe(&e))?;
+    let mut probe = Probe::connect(node, &connector).await.map_err(|e| e.to_string())?;
+    let report = probe.poll().await.map_err(|e| e.to_string())?;
     Ok((report.in_recovery, report.lsn.to_string()))
 }

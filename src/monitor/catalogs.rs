@@ -9,8 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
-use super::login::{self, Failure};
-use super::probe::describe;
+use super::login::{self, Failure, describe};
 use super::published::{Latest, Published};
 use crate::config::Settings;
 use crate::config::settings::NodeSettings;

@@ -1,11 +1,10 @@
-//! Connections of the monitor's own, as the user of the node's URL.
+//! Connections on which the monitor asks what is no poll, as the user of the node's URL.
 
 use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_postgres::{Client, Config, NoTls};
 
-use super::probe::describe;
 use crate::config::settings::NodeSettings;
 use crate::net::Connector;
 
@@ -87,4 +86,15 @@ fn config(node: &NodeSettings, database: Option<&str>) -> Config {
         config.password(password);
     }
     config
+}
+
+/// What an error of `tokio_postgres` says, with its cause.
+#[must_use]
+pub fn describe(error: &tokio_postgres::Error) -> String {
+    use std::error::Error as _;
+    match (error.as_db_error(), error.source()) {
+        (Some(db), _) => db.to_string(),
+        (None, Some(source)) => format!("{error}: {source}"),
+        (None, None) => error.to_string(),
+    }
 }

@@ -1,9 +1,11 @@
 //! Polls the nodes and publishes the topology.
 //!
-//! [`polls`] is what workers and the monitor share, [`watch`] the loop per node, [`probe`] its SQL,
-//! [`catalogs`] what is known of each database's names, [`published`] how others read all that. [`verifiers`] answers
-//! logins that ask for a role: `lookup` keeps a connection for that, `role_query` has its SQL.
+//! [`polls`] is what workers and the monitor share, [`watch`] the loop per node, [`probe`] its connection
+//! and its SQL, [`answer`] what comes back on that, [`catalogs`] what is known of each database's names, [`published`]
+//! how others read all that. [`verifiers`] answers logins that ask for a role: `lookup` keeps a connection for that,
+//! `role_query` has its SQL; [`login`] is for all that is no poll.
 
+pub mod answer;
 pub mod catalogs;
 pub mod clock;
 pub mod login;

@@ -23,9 +23,15 @@ impl<T> Published<T> {
 
     /// Replaces the value.
     pub fn store(&self, value: Arc<T>) {
-        self.value.store(value);
+        drop(self.replace(value));
+    }
+
+    /// Replaces the value, and gives the old one.
+    pub fn replace(&self, value: Arc<T>) -> Arc<T> {
+        let old = self.value.swap(value);
         // Behind the value, so that nobody takes an old one for this version.
         self.version.fetch_add(1, Ordering::Release);
+        old
     }
 
     /// The newest value.
@@ -73,7 +79,12 @@ impl<T> Latest<T> {
     pub fn get(&self) -> Rc<Snapshot<T>> {
         let version = self.published.version.load(Ordering::Acquire);
         if version != self.version.get() {
-            self.own.replace(Rc::new(Snapshot(self.published.load_full())));
+            let mut own = self.own.borrow_mut();
+            let newest = Snapshot(self.published.load_full());
+            match Rc::get_mut(&mut own) {
+                Some(place) => *place = newest,
+                None => *own = Rc::new(newest),
+            }
             self.version.set(version);
         }
         self.own.borrow().clone()

@@ -6,8 +6,7 @@ use tokio::time::timeout;
 use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{Client, Error, Row, Statement};
 
-use super::login;
-use super::probe::describe;
+use super::login::{self, describe};
 use crate::auth::RoleSecret;
 use crate::auth::role_secret::MAX_PASSWORD;
 use crate::auth::verifier_cache::Known;

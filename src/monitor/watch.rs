@@ -1,20 +1,25 @@
 //! The loop that polls one node.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use rand::RngExt;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::clock::Clock;
 use super::polls::Polls;
-use super::probe::{Probe, describe};
-use super::published::Published;
+use super::probe::Probe;
+use super::published::{Latest, Published};
 use super::verifiers::Verifiers;
 use crate::config::Settings;
+use crate::lsn::Epoch;
 use crate::net::Connectors;
 use crate::topology::{NodeId, Observation, Observer, Topology};
 
@@ -29,6 +34,9 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 /// The shortest time between two polls.
 const LEAST_PAUSE: Duration = Duration::from_millis(1);
+
+/// How many topologies are kept for their room. Readers are done with one after a poll or two.
+const KEPT: usize = 4;
 
 /// How long a node counts as busy after its last unit.
 const BUSY_FOR: Duration = Duration::from_millis(20);
@@ -48,9 +56,11 @@ pub struct Monitor {
 struct Publisher {
     observer: RefCell<Observer>,
     topology: Arc<Published<Topology>>,
+    /// What was published before, oldest first.
+    old: RefCell<VecDeque<Arc<Topology>>>,
     polls: Arc<Polls>,
     changed: watch::Sender<u64>,
-    settings: Arc<Published<Settings>>,
+    settings: Latest<Settings>,
     connectors: Connectors,
     clock: Clock,
 }
@@ -82,9 +92,10 @@ impl Monitor {
         let publisher = Rc::new(Publisher {
             observer: observer.into(),
             topology: topology.clone(),
+            old: RefCell::default(),
             polls: polls.clone(),
             changed: sender,
-            settings,
+            settings: Latest::of(settings),
             connectors,
             clock,
         });
@@ -97,7 +108,8 @@ impl Monitor {
 }
 
 impl Publisher {
-    fn observe(&self, node: NodeId, observation: Observation) {
+    /// Takes in what happened to a node, and tells the epoch and the primary by that.
+    fn observe(&self, node: NodeId, observation: Observation) -> (Epoch, Option<NodeId>) {
         let mut observer = self.observer.borrow_mut();
         let before = observer.topology().primary;
         observer.observe(node, observation);
@@ -109,11 +121,24 @@ impl Publisher {
             tracing::info!(primary = %name(after.primary), was = %name(before), epoch = after.epoch.0,
                 timeline = after.timeline.0, "the primary has changed");
         }
-        self.topology.store(Arc::new(after.clone()));
+        let now = (after.epoch, after.primary);
+        self.publish(after);
         drop(observer);
         if self.polls.is_awaited() {
             self.changed.send_modify(|n| *n = n.wrapping_add(1));
         }
+        now
+    }
+
+    /// Publishes a copy, in the room of an old one that nobody has any more.
+    fn publish(&self, topology: &Topology) {
+        let mut old = self.old.borrow_mut();
+        let mut new = if old.len() < KEPT { Arc::default() } else { old.pop_front().unwrap_or_default() };
+        match Arc::get_mut(&mut new) {
+            Some(room) => room.copy_from(topology),
+            None => new = Arc::new(topology.clone()),
+        }
+        old.push_back(self.topology.replace(new));
     }
 }
 
@@ -121,14 +146,13 @@ async fn watch_node(publisher: Rc<Publisher>, node: NodeId) {
     let mut backoff = Duration::from_millis(50);
     let mut silent = false;
     loop {
-        let settings = publisher.settings.load_full();
+        let settings = publisher.settings.get();
         let number = usize::from(node.0);
         let Some((target, connector)) = settings.nodes.get(number).zip(publisher.connectors.get(number))
         else {
             return;
         };
-        let connect = Probe::connect(target, connector, settings.connect_timeout);
-        let connected = timeout(settings.connect_timeout, connect).await;
+        let connected = timeout(settings.connect_timeout, Probe::connect(target, connector)).await;
         let reason = match connected {
             Ok(Ok(mut probe)) => {
                 tracing::info!(node = %target.name, "node is reachable");
@@ -138,7 +162,7 @@ async fn watch_node(publisher: Rc<Publisher>, node: NodeId) {
                 publisher.observe(node, Observation::Lost);
                 reason
             }
-            Ok(Err(reason)) => reason,
+            Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {:?}", settings.connect_timeout),
         };
         // Once per outage: an operator needs to know, not to be drowned.
@@ -154,32 +178,33 @@ async fn watch_node(publisher: Rc<Publisher>, node: NodeId) {
 
 /// Polls until the connection breaks, and says why it did.
 async fn poll(publisher: &Publisher, node: NodeId, probe: &mut Probe) -> String {
-    let polls = &publisher.polls;
-    let clock = publisher.clock;
+    let Publisher { polls, clock, .. } = publisher;
+    // Both are set anew for every poll. The one for the answer is only ever put off, which costs next to nothing.
+    let mut answer = pin!(sleep_until(Instant::now()));
+    let mut next = pin!(sleep_until(Instant::now()));
     let mut units = polls.units(node);
     let mut busy_until = Duration::ZERO;
     let mut unflushed_since: Option<Duration> = None;
     let mut nudged = Duration::ZERO;
-    let mut epoch = 0;
+    let mut epoch = Epoch::default();
     loop {
-        let settings = publisher.settings.load_full();
+        let settings = publisher.settings.get();
         let ticket = polls.number(node);
         let sent = clock.now();
-        let report = match timeout(settings.poll_timeout, probe.poll()).await {
-            Ok(Ok(report)) => report,
-            Ok(Err(error)) => return describe(&error),
-            Err(_) => return format!("a poll had no answer within {:?}", settings.poll_timeout),
+        let limit = clock.moment(sent.saturating_add(settings.poll_timeout));
+        let report = match within(answer.as_mut(), limit, probe.poll()).await {
+            Some(Ok(report)) => report,
+            Some(Err(error)) => return error.to_string(),
+            None => return format!("a poll had no answer within {:?}", settings.poll_timeout),
         };
         let received = clock.now();
-        publisher.observe(node, Observation::Polled { ticket, sent, received, report });
-        let topology = publisher.topology.load();
-        if topology.epoch.0 != epoch {
-            epoch = topology.epoch.0;
+        let (new_epoch, primary) =
+            publisher.observe(node, Observation::Polled { ticket, sent, received, report });
+        if new_epoch != epoch {
+            epoch = new_epoch;
             probe.ask_timeline();
         }
-        let is_primary = topology.primary == Some(node);
-        drop(topology);
-        if is_primary {
+        if primary == Some(node) {
             let insert = report.lsn.before_page_header(report.geometry);
             unflushed_since = (insert > report.flushed).then(|| unflushed_since.unwrap_or(sent));
             let stuck = unflushed_since.is_some_and(|since| received.saturating_sub(since) > NUDGE_AFTER);
@@ -187,9 +212,7 @@ async fn poll(publisher: &Publisher, node: NodeId, probe: &mut Probe) -> String 
                 nudged = received;
                 match timeout(settings.poll_timeout, probe.nudge()).await {
                     Ok(Ok(())) => {}
-                    // It was demoted meanwhile; the next poll will tell.
-                    Ok(Err(error)) if error.as_db_error().is_some() => {}
-                    Ok(Err(error)) => return describe(&error),
+                    Ok(Err(error)) => return error.to_string(),
                     Err(_) => return "a nudge had no answer".to_owned(),
                 }
             }
@@ -197,27 +220,88 @@ async fn poll(publisher: &Publisher, node: NodeId, probe: &mut Probe) -> String 
         let now_units = polls.units(node);
         if now_units != units {
             units = now_units;
-            busy_until = clock.now() + BUSY_FOR;
+            busy_until = received.saturating_add(BUSY_FOR);
         }
-        pause(publisher, node, clock.now() < busy_until, &settings).await;
+        let last = Last { sent, received, busy: received < busy_until };
+        pause(publisher, node, next.as_mut(), &last, &settings).await;
     }
+}
+
+/// Runs something up to a moment; `None` if it takes longer.
+async fn within<T>(mut timer: Pin<&mut Sleep>, limit: Instant, work: impl Future<Output = T>) -> Option<T> {
+    timer.as_mut().reset(limit);
+    let mut work = pin!(work);
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => timer.as_mut().poll(cx).map(|()| None),
+    })
+    .await
+}
+
+/// The last poll, as the time until the next goes by it.
+struct Last {
+    sent: Duration,
+    received: Duration,
+    busy: bool,
 }
 
 /// The time until the next poll: short while somebody waits or units flow, else until the interval is over; or until
 /// somebody rings.
-async fn pause(publisher: &Publisher, node: NodeId, busy: bool, settings: &Settings) {
-    let polls = &publisher.polls;
-    if busy || polls.is_awaited() {
-        if timeout(settings.poll_interval_busy, polls.rung(node)).await.is_ok() {
+async fn pause(
+    publisher: &Publisher,
+    node: NodeId,
+    mut timer: Pin<&mut Sleep>,
+    last: &Last,
+    settings: &Settings,
+) {
+    let Publisher { polls, clock, .. } = publisher;
+    let short = settings.poll_interval_busy;
+    if last.busy || polls.is_awaited() {
+        let limit = clock.moment(due(last.received, short, short));
+        if within(timer.as_mut(), limit, polls.rung(node)).await.is_some() {
             // Whoever rings is heard, but not without end.
-            sleep(settings.poll_interval_busy.min(LEAST_PAUSE)).await;
+            let least = last.sent.saturating_add(LEAST_PAUSE.min(short));
+            if least > clock.now() {
+                timer.as_mut().reset(clock.moment(least));
+                timer.await;
+            }
         }
         return;
     }
     polls.set_resting(node, true);
     // Whoever came between the look at `is_awaited` and the mark has not rung.
     if !polls.is_awaited() {
-        let _ = timeout(settings.poll_interval, polls.rung(node)).await;
+        let limit = clock.moment(due(last.received, settings.poll_interval, short));
+        let _ = within(timer, limit, polls.rung(node)).await;
     }
     polls.set_resting(node, false);
+}
+
+/// When the next poll is due that is to come after `interval`: on a grid that all nodes share, so that one wakeup
+/// serves all that are due then.
+fn due(now: Duration, interval: Duration, grid: Duration) -> Duration {
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let grid = nanos(grid.min(interval)).max(1);
+    let now = nanos(now);
+    let at = now.saturating_add(nanos(interval)) / grid * grid;
+    // Too soon behind the last one, it would not tell anything new.
+    Duration::from_nanos(if at < now.saturating_add(grid / 4) { at.saturating_add(grid) } else { at })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn polls_are_due_on_a_grid() {
+        let us = Duration::from_micros;
+        let due = |now, interval| due(us(now), us(interval), us(2000));
+        assert_eq!(due(10_000, 2000), us(12_000));
+        assert_eq!(due(10_100, 2000), us(12_000));
+        assert_eq!(due(11_500, 2000), us(12_000));
+        assert_eq!(due(11_501, 2000), us(14_000));
+        assert_eq!(due(10_100, 50_000), us(60_000));
+        assert_eq!(due(10_100, 1000), us(11_000));
+        assert_eq!(super::due(us(1), Duration::MAX, us(2000)).as_secs(), u64::MAX / 1_000_000_000);
+    }
 }

@@ -3,6 +3,7 @@
 pub mod cancel;
 pub mod connection;
 pub mod dial;
+pub mod login;
 
 pub use connection::Connection;
 pub use dial::{DialError, dial};

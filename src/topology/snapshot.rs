@@ -19,6 +19,13 @@ pub struct Topology {
 }
 
 impl Topology {
+    /// Becomes what `other` is, in the room that it has.
+    pub fn copy_from(&mut self, other: &Self) {
+        let Self { epoch, timeline, switched, primary, nodes } = other;
+        (self.epoch, self.timeline, self.switched, self.primary) = (*epoch, *timeline, *switched, *primary);
+        self.nodes.clone_from(nodes);
+    }
+
     /// The node of that id, if there is one.
     #[must_use]
     pub fn node(&self, id: NodeId) -> Option<&Node> {

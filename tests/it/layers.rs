@@ -26,7 +26,8 @@ const RULES: [(&str, &[&str]); 17] = [
             "server", "metrics", "monitor",
         ],
     ),
-    ("monitor", &["lsn", "topology", "auth", "config", "metrics", "sql", "net"]),
+    // It logs in to nodes as clients' connections do.
+    ("monitor", &["lsn", "topology", "auth", "config", "metrics", "sql", "net", "wire", "server"]),
     ("metrics", &["route", "topology"]),
     ("http", &["metrics", "topology", "config", "wire"]),
     ("main", &["app", "config", "demo"]),
