@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::cancel::Handle;
 use super::place::cancelled;
+use super::waiters::{self, Until};
 use super::worker::Worker;
 use crate::auth::{Credential, LoginError};
 use crate::pool::pools::Step;
@@ -189,19 +190,14 @@ pub(super) async fn connect(
 async fn is_still_that_server(worker: &Worker, node: NodeId, epoch: u32) -> bool {
     let ticket = worker.polls.next(node);
     let _awaited = worker.polls.await_one(node);
-    let mut changed = worker.shared.changed.clone();
     loop {
-        // Marked before the look, so that whatever comes after it is not slept through.
-        changed.mark_unchanged();
         match worker.topology().node(node) {
             Some(n) if n.server_epoch != epoch || !n.up => return false,
             Some(n) if n.polled >= ticket => return true,
             Some(_) => {}
             None => return false,
         }
-        if changed.changed().await.is_err() {
-            return false;
-        }
+        waiters::wait(&worker.waiters, Until::Polled).await;
     }
 }
 

@@ -19,6 +19,7 @@ pub mod serve;
 pub mod texts;
 pub mod tunnel;
 pub mod unit;
+pub mod waiters;
 pub mod worker;
 
 pub use worker::{Job, Worker};

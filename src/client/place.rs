@@ -5,9 +5,10 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::cancel::Handle;
+use super::waiters::{self, Until};
 use super::worker::Worker;
 use crate::metrics::WaitOutcome;
-use crate::route::{Ask, Decision, Why, decide};
+use crate::route::{Ask, Decision, Open, View, Want, Why, decide};
 use crate::session::Session;
 use crate::topology::{NodeId, Role, Topology};
 use crate::wire::build::Report;
@@ -77,10 +78,10 @@ pub async fn wait(
 ) -> Result<Place, Report> {
     ask.waited_since = Some(began);
     let _waiting = worker.polls.wait();
-    let mut changed = worker.shared.changed.clone();
     loop {
         let now = worker.now();
-        match look(worker, &worker.topology(), session, &ask, now)? {
+        let topology = worker.topology();
+        match look(worker, &topology, session, &ask, now)? {
             Look::Go(place) => {
                 let outcome =
                     if place.role == Role::Replica { WaitOutcome::Replica } else { WaitOutcome::Primary };
@@ -92,13 +93,30 @@ pub async fn wait(
                 if left.is_zero() {
                     continue;
                 }
+                let until = until_what(&ask, &session.freshness.view(), &topology);
+                drop(topology);
                 tokio::select! {
                     // Running out of time is an answer, too: the next decision sees the clock.
-                    _ = timeout(left, changed.changed()) => {}
+                    _ = timeout(left, waiters::wait(&worker.waiters, until)) => {}
                     () = handle.cancellation() => return Err(cancelled()),
                 }
             }
         }
+    }
+}
+
+/// What may end a wait.
+fn until_what(ask: &Ask<'_>, view: &View<'_>, topology: &Topology) -> Until {
+    let is_up = |open: &Open| topology.node(open.node).is_some_and(|n| n.up);
+    match ask.want {
+        Want::Primary(_) => Until::Changed,
+        // What a node that is away would have to tell, nobody will before it is back.
+        _ if !view.open.is_empty() && !view.open.iter().any(is_up) => Until::Changed,
+        // The budget fills as time passes.
+        _ if !view.open.is_empty() || ask.wait_over_budget => Until::Polled,
+        // One is far enough, and yet may not serve: too old, or of another history.
+        _ if view.need.lsn <= waiters::reached(topology) => Until::Polled,
+        _ => Until::Replayed(view.need.lsn),
     }
 }
 

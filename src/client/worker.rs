@@ -14,6 +14,7 @@ use super::cancel::{Handles, worker_of};
 use super::enter;
 use super::keyring::Keyring;
 use super::logins::Logins;
+use super::waiters::Waiters;
 
 use crate::auth::Users;
 use crate::config::Settings;
@@ -48,8 +49,6 @@ pub struct Shared {
     pub acceptor: Arc<ArcSwapOption<Acceptor>>,
     /// The nodes.
     pub topology: Arc<Published<Topology>>,
-    /// Rung at every new topology while somebody waits.
-    pub changed: tokio::sync::watch::Receiver<u64>,
     /// What is known of each database's names.
     pub catalogs: Arc<Catalogs>,
     /// The limits on server connections.
@@ -121,6 +120,8 @@ pub struct Worker {
     pub metrics: Arc<WorkerMetrics>,
     /// The polls of the nodes.
     pub polls: PollsHandle,
+    /// Its sessions that wait for freshness.
+    pub waiters: RefCell<Waiters>,
     /// When the time was last asked for.
     pub looked: Cell<Duration>,
     /// Where the next session begins its round.
@@ -190,6 +191,7 @@ pub fn run(worker: Worker, mut jobs: mpsc::UnboundedReceiver<Job>) -> std::io::R
     runtime.block_on(async move {
         tokio::task::spawn_local(keep_house(worker.clone()));
         tokio::task::spawn_local(answer_bell(worker.clone()));
+        tokio::task::spawn_local(call_waiters(worker.clone()));
         while let Some(job) = jobs.recv().await {
             match job {
                 Job::Client(stream, entrance) => {
@@ -269,6 +271,14 @@ async fn keep_house(worker: Rc<Worker>) {
         let age = worker.age(&settings);
         worker.pools.borrow_mut().sweep(&worker.topology(), age);
         worker.publish_pools();
+    }
+}
+
+/// Wakes sessions that wait for freshness when there is a topology that may let them go on.
+async fn call_waiters(worker: Rc<Worker>) {
+    loop {
+        worker.polls.published().await;
+        worker.waiters.borrow_mut().wake(&worker.topology());
     }
 }
 

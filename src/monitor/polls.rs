@@ -30,7 +30,17 @@ struct Flow {
 pub struct Polls {
     nodes: Box<[NodePolls]>,
     flows: Box<[Flow]>,
-    waiting: AtomicU32,
+    waiting: Box<[Waits]>,
+}
+
+/// What one worker's sessions wait for together.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Waits {
+    /// How many wait.
+    count: AtomicU32,
+    /// A topology was published while somebody waited.
+    published: Notify,
 }
 
 impl Polls {
@@ -41,7 +51,7 @@ impl Polls {
         Arc::new(Self {
             nodes: (0..nodes).map(|_| NodePolls::default()).collect(),
             flows: (0..workers).map(flow).collect(),
-            waiting: AtomicU32::new(0),
+            waiting: (0..workers).map(|_| Waits::default()).collect(),
         })
     }
 
@@ -63,7 +73,14 @@ impl Polls {
 
     /// Whether somebody waits for freshness.
     pub(super) fn is_awaited(&self) -> bool {
-        self.waiting.load(Ordering::Acquire) > 0
+        self.waiting.iter().any(|waits| waits.count.load(Ordering::Acquire) > 0)
+    }
+
+    /// A topology was published: the workers whose sessions wait are to look at it.
+    pub(super) fn announce(&self) {
+        for waits in self.waiting.iter().filter(|waits| waits.count.load(Ordering::Acquire) > 0) {
+            waits.published.notify_one();
+        }
     }
 
     /// How many units have ended on the node, over all workers.
@@ -130,30 +147,47 @@ impl PollsHandle {
     /// Waits for a poll of one node: it is polled at once, and topologies are announced until this is dropped.
     #[must_use]
     pub fn await_one(&self, node: NodeId) -> Waiting {
-        self.polls.waiting.fetch_add(1, Ordering::AcqRel);
+        let waiting = self.begin_to_wait();
         self.kick(node);
-        Waiting(self.polls.clone())
+        waiting
     }
 
     /// Waits for freshness: all nodes are polled at once and often until this is dropped.
     #[must_use]
     pub fn wait(&self) -> Waiting {
-        self.polls.waiting.fetch_add(1, Ordering::AcqRel);
+        let waiting = self.begin_to_wait();
         for node in &self.polls.nodes {
             if node.resting.swap(false, Ordering::SeqCst) {
                 node.bell.notify_one();
             }
         }
-        Waiting(self.polls.clone())
+        waiting
+    }
+
+    /// Waits for a topology that was published while somebody on this worker waited.
+    pub async fn published(&self) {
+        match self.polls.waiting.get(self.worker) {
+            Some(waits) => waits.published.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn begin_to_wait(&self) -> Waiting {
+        if let Some(waits) = self.polls.waiting.get(self.worker) {
+            waits.count.fetch_add(1, Ordering::AcqRel);
+        }
+        Waiting(self.clone())
     }
 }
 
 /// Somebody waits for freshness as long as this lives.
 #[derive(Debug)]
-pub struct Waiting(Arc<Polls>);
+pub struct Waiting(PollsHandle);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+        if let Some(waits) = self.0.polls.waiting.get(self.0.worker) {
+            waits.count.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 }

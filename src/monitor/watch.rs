@@ -10,7 +10,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use rand::RngExt;
-use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::clock::Clock;
@@ -47,8 +46,6 @@ pub struct Monitor {
     pub topology: Arc<Published<Topology>>,
     /// The polls.
     pub polls: Arc<Polls>,
-    /// Changes with every topology that is published while somebody waits.
-    pub changed: watch::Receiver<u64>,
     /// What logins need to know of roles.
     pub verifiers: Arc<Verifiers>,
 }
@@ -59,7 +56,6 @@ struct Publisher {
     /// What was published before, oldest first.
     old: RefCell<VecDeque<Arc<Topology>>>,
     polls: Arc<Polls>,
-    changed: watch::Sender<u64>,
     settings: Latest<Settings>,
     connectors: Connectors,
     clock: Clock,
@@ -80,7 +76,6 @@ impl Monitor {
         let observer = Observer::new(&names);
         let topology = Published::new(observer.topology().clone());
         let polls = Polls::new(names.len(), workers);
-        let (sender, changed) = watch::channel(0);
         let verifiers = Verifiers::start(
             settings.clone(),
             topology.clone(),
@@ -94,7 +89,6 @@ impl Monitor {
             topology: topology.clone(),
             old: RefCell::default(),
             polls: polls.clone(),
-            changed: sender,
             settings: Latest::of(settings),
             connectors,
             clock,
@@ -103,7 +97,7 @@ impl Monitor {
             let node = NodeId(u16::try_from(number).unwrap_or(u16::MAX));
             tokio::task::spawn_local(watch_node(publisher.clone(), node));
         }
-        Self { topology, polls, changed, verifiers }
+        Self { topology, polls, verifiers }
     }
 }
 
@@ -124,9 +118,7 @@ impl Publisher {
         let now = (after.epoch, after.primary);
         self.publish(after);
         drop(observer);
-        if self.polls.is_awaited() {
-            self.changed.send_modify(|n| *n = n.wrapping_add(1));
-        }
+        self.polls.announce();
         now
     }
 
