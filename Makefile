@@ -2,7 +2,7 @@ SHELL := /bin/bash
 # Where rustup puts cargo on a machine that had none.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: demo test test-clients bench bench-compare bench-logins
+.PHONY: demo test test-clients bench bench-compare bench-logins bench-instructions
 demo:
 	@scripts/ensure
 	cargo run --release --quiet -- demo
@@ -32,3 +32,8 @@ bench-logins:
 	@scripts/ensure compare
 	cargo build --release
 	python3 benches/logins/logins.py $(ARGS)
+
+bench-instructions:
+	@scripts/ensure instructions
+	cargo build --release
+	python3 benches/instructions/instructions.py $(ARGS)

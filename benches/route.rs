@@ -10,24 +10,33 @@ use tidegate::route::{Ask, Budget, Level, Want, Why, decide};
 use tidegate::session::Freshness;
 use tidegate::topology::{NodeId, Observation, Observer, Report, Topology};
 
+/// What a poll finds.
+fn report(in_recovery: bool, lsn: u64) -> Report {
+    Report {
+        in_recovery,
+        lsn: Lsn(lsn),
+        flushed: Lsn(lsn),
+        timeline: Timeline(1),
+        system: 1,
+        geometry: WalGeometry::default(),
+    }
+}
+
 /// A primary and as many replicas as given, all caught up and polled once.
-fn topology(replicas: u16) -> Topology {
+fn observer(replicas: u16) -> Observer {
     let names: Vec<Arc<str>> = (0..=replicas).map(|n| format!("node{n}:5432").into()).collect();
     let mut observer = Observer::new(&names);
     for n in 0..=replicas {
-        let report = Report {
-            in_recovery: n > 0,
-            lsn: Lsn(1_000_000),
-            flushed: Lsn(1_000_000),
-            timeline: Timeline(1),
-            system: 1,
-            geometry: WalGeometry::default(),
-        };
+        let report = report(n > 0, 1_000_000);
         let at = Duration::from_millis(5);
         observer
             .observe(NodeId(n), Observation::Polled { ticket: Ticket(1), sent: at, received: at, report });
     }
-    observer.topology().clone()
+    observer
+}
+
+fn topology(replicas: u16) -> Topology {
+    observer(replicas).topology().clone()
 }
 
 const ASK: Ask<'_> = Ask {
@@ -67,5 +76,23 @@ fn tickets(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, route, tickets);
+/// A poll's answer is taken in, and the new topology is a copy of the observer's.
+fn polls(c: &mut Criterion) {
+    for replicas in [2, 19] {
+        let mut observer = observer(replicas);
+        let mut n = 1_u64;
+        c.bench_function(&format!("observe one of {} nodes", replicas + 1), |b| {
+            b.iter(|| {
+                n += 1;
+                let (at, id) = (Duration::from_millis(n), NodeId(n as u16 % (replicas + 1)));
+                let report = report(id != NodeId(0), 1_000_000 + n);
+                observer
+                    .observe(id, Observation::Polled { ticket: Ticket(n), sent: at, received: at, report });
+                Arc::new(observer.topology().clone())
+            });
+        });
+    }
+}
+
+criterion_group!(benches, route, tickets, polls);
 criterion_main!(benches);

@@ -1,14 +1,17 @@
 //! The idle connections of one worker, and the clients that wait.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+use tokio::time::sleep;
 
 use super::lease::{Lease, Seat};
-use super::limits::Limits;
+use super::limits::{Limits, Permit};
 use crate::topology::{NodeId, Topology};
 
 /// Whom a server connection is logged in as.
@@ -32,19 +35,39 @@ struct Waiter {
     seat: oneshot::Sender<Seat>,
 }
 
+/// What makes a worker look at its queue again.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Alarm {
+    #[default]
+    Off,
+    Set,
+    Rung,
+}
+
 #[derive(Default)]
 struct NodePool {
     /// By key; the last one was used last.
     idle: Vec<Vec<Lease>>,
     idle_count: usize,
     waiting: VecDeque<Waiter>,
+    alarm: Rc<Cell<Alarm>>,
+    /// Since when the longest idle connection was idle when the alarm was set.
+    idle_at_alarm: Option<Duration>,
     /// When a connection was last given up for another worker.
     given_up: Duration,
 }
 
-/// How often a worker whose own clients wait gives up a connection for another worker's: often enough that nobody
-/// waits for long, and seldom enough that making new connections does not become the main work.
-const GIVE_UP_EVERY: Duration = Duration::from_millis(20);
+/// How long a connection stays with a worker, and how long a worker with connections of its own has clients waiting
+/// before it asks for another one's: short enough that nobody waits for long, and so long that making new connections
+/// does not become the main work.
+const TURN: Duration = Duration::from_millis(20);
+
+/// How often a worker gives up a connection to one that has about as many: it may be that transactions sit on all of
+/// those.
+const LONG_TURN: Duration = Duration::from_millis(200);
+
+/// How long the server may take to let go of a connection before its place counts as free.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The pools of one worker.
 pub struct Pools {
@@ -62,7 +85,7 @@ pub enum Step {
     /// Here it is.
     Lease(Lease),
     /// Make one, with this right to it.
-    Dial(super::limits::Permit),
+    Dial(Permit),
     /// Wait: what comes is a [`Seat`].
     Wait(oneshot::Receiver<Seat>),
 }
@@ -109,19 +132,19 @@ impl Pools {
             }
             lease.connection.close();
         }
+        let (seat, wait) = oneshot::channel();
         if pool.waiting.is_empty() {
-            if let Some(permit) = self.limits.try_acquire(node) {
+            if let Some(permit) = self.limits.try_acquire(node, self.worker) {
                 return Some(Step::Dial(permit));
             }
             // Another role's idle connection has to make room.
             if let Some(lease) = pool.pop_any() {
-                lease.connection.close();
-                return Some(Step::Dial(lease.permit));
+                make_room(lease, seat);
+                return Some(Step::Wait(wait));
             }
         }
-        let (seat, wait) = oneshot::channel();
         pool.waiting.push_back(Waiter { key, seat });
-        self.limits.want(node, self.worker);
+        self.claim(node, false);
         Some(Step::Wait(wait))
     }
 
@@ -135,43 +158,53 @@ impl Pools {
             if self.waiting(node) > 0 { lease.connection.is_ready() } else { lease.connection.is_clean() };
         let vacated = self.vacated.get(&lease.key).is_some_and(|until| age.now < *until);
         if !current || !fit || vacated || lease.connection.born + age.life < age.now {
-            let Lease { connection, permit, .. } = lease;
-            connection.close();
-            self.seat(node, permit);
-            return;
+            if self.waiting(node) > 0 {
+                // Another one in its place.
+                self.limits.want(node, self.worker, false);
+            }
+            return end(lease);
         }
         lease.connection.idle_since = age.now;
         let Some(pool) = self.nodes.get_mut(usize::from(node.0)) else { return };
-        if pool.given_up + GIVE_UP_EVERY <= age.now && self.limits.is_wanted_elsewhere(node, self.worker) {
+        let wanted = self.limits.wanted_elsewhere(node, self.worker) > 0;
+        if wanted && lease.connection.born + TURN <= age.now {
             // Without this, busy clients of one worker would keep all connections among themselves.
-            pool.given_up = age.now;
-            return lease.connection.close();
+            let turn = match self.limits.is_owed(node, self.worker) {
+                true if pool.waiting.is_empty() => Duration::ZERO,
+                true => TURN,
+                false => LONG_TURN,
+            };
+            if pool.given_up + turn <= age.now {
+                pool.given_up = age.now;
+                end(lease);
+                return self.claim(node, false);
+            }
         }
         while let Some(waiter) = pool.waiting.pop_front() {
             if waiter.seat.is_closed() {
                 continue;
             }
-            let seat = if waiter.key == lease.key {
-                Seat::Lease(lease)
-            } else {
-                lease.connection.close();
-                Seat::Permit(lease.permit)
-            };
-            match waiter.seat.send(seat) {
-                Ok(()) => return,
+            if waiter.key != lease.key {
+                return make_room(lease, waiter.seat);
+            }
+            match waiter.seat.send(Seat::Lease(lease)) {
                 Err(Seat::Lease(back)) => lease = back,
-                Err(Seat::Permit(permit)) => return self.seat(node, permit),
+                _ => return,
             }
         }
-        if self.limits.is_wanted(node) || self.limits.used(node) > self.limits.max(node) {
-            lease.connection.close();
-        } else {
-            pool.push(lease);
+        self.limits.unwant(node, self.worker);
+        if self.limits.used(node) > self.limits.max(node) {
+            return end(lease);
+        }
+        pool.push(lease);
+        if wanted {
+            // If it is idle still when a turn is over, it goes.
+            self.wake_later(node);
         }
     }
 
     /// Gives a permit to whoever waits longest, or back.
-    pub fn seat(&mut self, node: NodeId, permit: super::limits::Permit) {
+    pub fn seat(&mut self, node: NodeId, permit: Permit) {
         let Some(pool) = self.nodes.get_mut(usize::from(node.0)) else { return };
         let mut seat = Seat::Permit(permit);
         while let Some(waiter) = pool.waiting.pop_front() {
@@ -180,32 +213,68 @@ impl Pools {
                 Err(back) => seat = back,
             }
         }
+        self.limits.unwant(node, self.worker);
     }
 
-    /// The worker's bell was rung: somewhere a permit came back, or somebody wants an idle connection to end.
+    /// The worker's bell was rung: it was handed a permit, somebody wants an idle connection to end, or it wanted to look
+    /// again.
     pub fn on_bell(&mut self) {
         for number in 0..self.nodes.len() {
             let node = NodeId(u16::try_from(number).unwrap_or(u16::MAX));
+            while let Some(permit) = self.limits.take_handed(node, self.worker) {
+                self.seat(node, permit);
+            }
             let Some(pool) = self.nodes.get_mut(number) else { return };
-            pool.waiting.retain(|w| !w.seat.is_closed());
-            if pool.waiting.is_empty() {
-                if self.limits.is_wanted(node)
-                    && let Some(lease) = pool.pop_any()
-                {
-                    lease.connection.close();
-                }
-                self.limits.pass_on(node);
+            let rung = pool.alarm.get() == Alarm::Rung;
+            if rung {
+                pool.alarm.set(Alarm::Off);
+            }
+            while pool.waiting.front().is_some_and(|w| w.seat.is_closed()) {
+                pool.waiting.pop_front();
+            }
+            if !pool.waiting.is_empty() {
+                self.claim(node, rung);
                 continue;
             }
-            while self.nodes.get(number).is_some_and(|p| !p.waiting.is_empty()) {
-                match self.limits.try_acquire(node) {
-                    Some(permit) => self.seat(node, permit),
-                    None => {
-                        self.limits.want_quietly(node, self.worker);
-                        break;
-                    }
+            self.limits.unwant(node, self.worker);
+            let wanted = self.limits.wanted_elsewhere(node, self.worker);
+            // What is idle between two units of a busy client is not to spare.
+            let spare = rung && pool.idle_at_alarm.is_some() && pool.idle_at_alarm == pool.idle_since();
+            if wanted > 0 && (spare || self.limits.is_owed(node, self.worker)) {
+                for lease in std::iter::from_fn(|| pool.pop_any()).take(wanted) {
+                    end(lease);
                 }
             }
+            if wanted > 0 && pool.idle_count > 0 {
+                self.wake_later(node);
+            }
+        }
+    }
+
+    /// Clients wait, mostly for a connection that one of their own worker gives back any moment. Asks for one more where
+    /// there is none, or when clients wait still as the alarm has rung.
+    fn claim(&mut self, node: NodeId, rung: bool) {
+        if self.waiting(node) == 0 {
+            return;
+        }
+        if rung || self.limits.held(node, self.worker) == 0 {
+            self.limits.want(node, self.worker, rung);
+        }
+        self.wake_later(node);
+    }
+
+    /// Has the worker look at a node again when a turn is over.
+    fn wake_later(&mut self, node: NodeId) {
+        let Some(pool) = self.nodes.get_mut(usize::from(node.0)) else { return };
+        if pool.alarm.get() == Alarm::Off {
+            pool.alarm.set(Alarm::Set);
+            pool.idle_at_alarm = pool.idle_since();
+            let (alarm, bell) = (pool.alarm.clone(), self.limits.bell(self.worker));
+            spawn_local(async move {
+                sleep(TURN).await;
+                alarm.set(Alarm::Rung);
+                bell.notify_one();
+            });
         }
     }
 
@@ -213,6 +282,7 @@ impl Pools {
     pub fn sweep(&mut self, topology: &Topology, age: Age) {
         for pool in &mut self.nodes {
             let mut gone = 0;
+            pool.waiting.retain(|w| !w.seat.is_closed());
             for idle in &mut pool.idle {
                 idle.retain_mut(|lease| {
                     let c = &lease.connection;
@@ -256,11 +326,37 @@ impl Pools {
     }
 }
 
+/// Ends a connection. The right to it goes to whoever waits for one when the server has let go of it: until then it
+/// counts there, too.
+fn end(lease: Lease) {
+    let Lease { connection, mut permit, .. } = lease;
+    permit.will_end();
+    spawn_local(async move {
+        connection.end(FAREWELL).await;
+        drop(permit);
+    });
+}
+
+/// Ends a connection so that a client of this worker can have another one in its place.
+fn make_room(lease: Lease, seat: oneshot::Sender<Seat>) {
+    let Lease { connection, permit, .. } = lease;
+    spawn_local(async move {
+        connection.end(FAREWELL).await;
+        // If the client waits no longer, the permit goes to whoever does.
+        drop(seat.send(Seat::Permit(permit)));
+    });
+}
+
 impl NodePool {
     fn pop(&mut self, key: PoolKey) -> Option<Lease> {
         let lease = self.idle.get_mut(key.0 as usize)?.pop()?;
         self.idle_count -= 1;
         Some(lease)
+    }
+
+    /// Since when the one that has been idle for longest is so.
+    fn idle_since(&self) -> Option<Duration> {
+        self.idle.iter().filter_map(|idle| idle.first()).map(|lease| lease.connection.idle_since).min()
     }
 
     /// The one that has been idle for longest.

@@ -89,4 +89,17 @@ impl Connection {
     pub fn close(mut self) {
         let _ = self.stream.try_write(&TERMINATE_MESSAGE);
     }
+
+    /// Says good-bye, and waits until the server has let go: its process is gone then, and does not count any more.
+    pub async fn end(mut self, patience: Duration) {
+        let _ = self.stream.try_write(&TERMINATE_MESSAGE);
+        let mut rest = BytesMut::with_capacity(256);
+        let gone = async {
+            while matches!(self.stream.read(&mut rest).await, Ok(n) if n > 0) {
+                rest.clear();
+            }
+        };
+        // Whoever is silent for so long will hardly answer.
+        let _ = tokio::time::timeout(patience, gone).await;
+    }
 }

@@ -22,7 +22,7 @@ const RULES: [(&str, &[&str]); 17] = [
     (
         "client",
         &[
-            "net", "wire", "auth", "config", "session", "sql", "route", "topology", "pool", "relay",
+            "net", "wire", "lsn", "auth", "config", "session", "sql", "route", "topology", "pool", "relay",
             "server", "metrics", "monitor",
         ],
     ),

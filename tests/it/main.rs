@@ -5,6 +5,7 @@ mod support;
 mod appendix_a;
 mod clients;
 mod demo;
+mod fairness;
 mod freshness;
 mod heavy;
 mod layers;
