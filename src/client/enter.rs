@@ -10,6 +10,7 @@ use super::cancel::Handle;
 use super::handshake::{self, Arrival, Greeting};
 use super::keyring;
 use super::lease::{NoLease, lease};
+use super::logins::{LoggingIn, Turn};
 use super::serve::Client;
 use super::tunnel::tunnel;
 use super::unit;
@@ -55,9 +56,18 @@ struct Entered {
 }
 
 /// Serves a client.
-pub async fn client(worker: Rc<Worker>, stream: Stream, input: BytesMut, entrance: Entrance) {
+pub async fn client(worker: Rc<Worker>, mut stream: Stream, entrance: Entrance) {
+    let max = worker.settings().auth.max_logins;
+    let logging_in = match worker.shared.logins.begin(stream.peer(), max) {
+        Turn::Now(place) => place,
+        Turn::Later(turn) => match Box::pin(timeout(worker.settings().login_timeout, turn)).await {
+            Ok(Ok(place)) => place,
+            _ => return Box::pin(refuse(&worker, &mut stream, &too_many_logins())).await,
+        },
+        Turn::Never => return Box::pin(refuse(&worker, &mut stream, &too_many_logins())).await,
+    };
     // Boxed, for letting a client in takes more room than its life.
-    if let Some(mut entered) = Box::pin(let_in(worker, stream, input, entrance)).await {
+    if let Some(mut entered) = Box::pin(let_in(worker, stream, logging_in, entrance)).await {
         entered.client.live().await;
     }
 }
@@ -66,15 +76,10 @@ pub async fn client(worker: Rc<Worker>, stream: Stream, input: BytesMut, entranc
 async fn let_in(
     worker: Rc<Worker>,
     mut stream: Stream,
-    mut input: BytesMut,
+    logging_in: LoggingIn,
     entrance: Entrance,
 ) -> Option<Box<Entered>> {
-    let max = worker.settings().auth.max_logins;
-    let Some(logging_in) = worker.shared.logins.begin(stream.peer(), max) else {
-        let report = Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "too many clients are logging in")
-            .detail("Tidegate's limit is auth.max_logins.");
-        return refused(&worker, &mut stream, &report).await;
-    };
+    let mut input = BytesMut::new();
     let limit = worker.settings().login_timeout;
     let greeting = timeout(limit, handshake::greet(&mut stream, &mut input, &worker)).await.ok()?;
     drop(logging_in);
@@ -152,6 +157,11 @@ impl Drop for Registered {
     fn drop(&mut self) {
         self.0.handles.borrow_mut().remove(self.1);
     }
+}
+
+fn too_many_logins() -> Report {
+    Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "too many clients are logging in")
+        .detail("Tidegate's limit is auth.max_logins.")
 }
 
 async fn refused<T>(worker: &Worker, stream: &mut Stream, report: &Report) -> Option<T> {

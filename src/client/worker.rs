@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use bytes::BytesMut;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::cancel::{Handles, worker_of};
@@ -213,7 +212,7 @@ pub fn run(worker: Worker, mut jobs: mpsc::UnboundedReceiver<Job>) -> std::io::R
 
 async fn admit(worker: Rc<Worker>, stream: std::net::TcpStream, entrance: Entrance) {
     if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream)) {
-        enter::client(worker.clone(), Stream::tcp(stream), BytesMut::new(), entrance).await;
+        enter::client(worker.clone(), Stream::tcp(stream), entrance).await;
     }
     if let Some(door) = worker.shared.workers.get(worker.number) {
         door.load.fetch_sub(1, Ordering::Relaxed);

@@ -138,7 +138,7 @@ pub struct AuthSettings {
     pub query: Option<String>,
     /// How long the answer is believed. Default 10 s.
     pub cache: Duration,
-    /// The most clients that log in at once. Default 1000.
+    /// The most clients that log in at once; ten times as many may wait for that. Default 1000.
     pub max_logins: usize,
 }
 
