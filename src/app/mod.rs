@@ -3,6 +3,7 @@
 //! [`cli`] reads the command line, [`load`] makes settings of it, [`run`] runs them, [`explain`] and
 //! [`check`] answer questions, [`setup`] prints what a superuser has to do.
 
+mod accept;
 pub mod check;
 pub mod cli;
 pub mod exit;

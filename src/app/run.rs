@@ -1,6 +1,7 @@
 //! From settings to running threads, and back.
 
 use std::io;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -8,11 +9,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rand::Rng;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
+use super::accept;
 use super::exit::ExitCode;
 use crate::auth::{MockSecret, Users, UsersError};
 use crate::client::cancel::MAX_WORKERS;
@@ -23,7 +24,7 @@ use crate::http::{self, HttpState};
 use crate::metrics::Metrics;
 use crate::metrics::encode::Servers;
 use crate::monitor::{Catalogs, Clock, Latest, Monitor, Published};
-use crate::net::listen::listen;
+use crate::net::listen::{listen, listen_for_clients};
 use crate::net::{Acceptor, Connector, Connectors, TlsError, local_runtime};
 use crate::pool::{Limits, Pools};
 use crate::route::Budget;
@@ -48,12 +49,12 @@ pub fn run(settings: Settings, reload: Reload) -> ExitCode {
 
 /// The control thread's task: nodes are polled, HTTP is served, clients are accepted and dealt out.
 async fn control(settings: Settings, reload: Reload) -> ExitCode {
-    let (listener, web) = match (listen(settings.listen), listen(settings.http)) {
+    let (listener, web) = match (listen_for_clients(settings.listen), listen(settings.http)) {
         (Ok(listener), Ok(web)) => (listener, web),
         (Err(error), _) => return cannot_listen("listen", settings.listen, &error),
         (_, Err(error)) => return cannot_listen("http", settings.http, &error),
     };
-    let second = match settings.listen_replica.map(|address| (address, listen(address))) {
+    let second = match settings.listen_replica.map(|address| (address, listen_for_clients(address))) {
         None => None,
         Some((_, Ok(listener))) => Some(listener),
         Some((address, Err(error))) => return cannot_listen("listen_replica", address, &error),
@@ -136,7 +137,9 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
     let settings = shared.settings.load();
     tracing::info!(listen = %settings.listen, http = %settings.http, workers, nodes = settings.nodes.len(), "ready for clients");
     drop(settings);
-    serve(listener, second, &shared, &reload).await
+    let usual = (listener, Entrance::Usual);
+    let entrances = [usual].into_iter().chain(second.map(|listener| (listener, Entrance::Replica)));
+    serve(entrances.collect(), &shared, &reload).await
 }
 
 fn cannot_listen(key: &str, address: std::net::SocketAddr, error: &io::Error) -> ExitCode {
@@ -194,64 +197,31 @@ fn start_worker(
     thread::Builder::new().name(format!("worker-{number}")).spawn(body).map(|_| ())
 }
 
-/// Accepts clients until a signal says to stop.
-async fn serve(
-    listener: TcpListener,
-    second: Option<TcpListener>,
-    shared: &Shared,
-    reload: &Reload,
-) -> ExitCode {
+/// Lets clients in until a signal says to stop.
+async fn serve(entrances: Vec<(TcpListener, Entrance)>, shared: &Shared, reload: &Reload) -> ExitCode {
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
     else {
         tracing::error!("cannot listen for signals");
         return ExitCode::Internal;
     };
+    let opened = entrances.into_iter().map(|(listener, entrance)| accept::open(listener, entrance, shared));
+    let opened: Vec<_> = match opened.collect() {
+        Ok(opened) => opened,
+        Err(error) => {
+            tracing::error!(%error, "cannot let clients in");
+            return ExitCode::Internal;
+        }
+    };
     loop {
         tokio::select! {
-            (accepted, entrance) = accept(&listener, second.as_ref()) => match accepted {
-                Ok((stream, _)) => deal(stream, entrance, shared),
-                Err(error) => {
-                    // Mostly too many open files: the next attempt may find some closed.
-                    tracing::warn!(%error, "cannot accept a client");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            },
             _ = hangup.recv() => take_settings(shared, reload),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
     }
-    drop((listener, second));
+    opened.into_iter().for_each(accept::Open::close);
     drain(shared, &mut terminate, &mut interrupt).await
-}
-
-/// The next client by either entrance.
-async fn accept(
-    first: &TcpListener,
-    second: Option<&TcpListener>,
-) -> (io::Result<(tokio::net::TcpStream, std::net::SocketAddr)>, Entrance) {
-    let by_second = async {
-        match second {
-            Some(listener) => listener.accept().await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        accepted = first.accept() => (accepted, Entrance::Usual),
-        accepted = by_second => (accepted, Entrance::Replica),
-    }
-}
-
-/// Gives a client to the worker that has the fewest.
-fn deal(stream: tokio::net::TcpStream, entrance: Entrance, shared: &Shared) {
-    let Ok(stream) = stream.into_std() else { return };
-    if let Some(door) = shared.workers.iter().min_by_key(|d| d.load.load(Ordering::Relaxed)) {
-        door.load.fetch_add(1, Ordering::Relaxed);
-        if door.jobs.send(Job::Client(stream, entrance)).is_err() {
-            tracing::error!("a worker is gone; its client is dropped");
-        }
-    }
 }
 
 fn take_settings(shared: &Shared, reload: &Reload) {

@@ -13,6 +13,18 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+/// Without Nagle's delay, and with keepalive, so that a peer which vanished is noticed.
+pub(super) fn tune(socket: &socket2::Socket) {
+    // No TCP_USER_TIMEOUT: it also ends connections to a peer that is alive and does not read for a while.
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(3);
+    // A connection that cannot be tuned still works.
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+}
+
 /// A socket to a client or a server.
 #[derive(Debug)]
 pub enum Socket {
@@ -23,19 +35,6 @@ pub enum Socket {
 }
 
 impl Socket {
-    /// Takes a TCP connection: without Nagle's delay, and with keepalive, so that a peer which vanished is noticed.
-    pub fn tcp(stream: TcpStream) -> Self {
-        // No TCP_USER_TIMEOUT: it also ends connections to a peer that is alive and does not read for a while.
-        let keepalive = TcpKeepalive::new()
-            .with_time(Duration::from_secs(30))
-            .with_interval(Duration::from_secs(10))
-            .with_retries(3);
-        // Both only tune: a connection that cannot be tuned still works.
-        let _ = stream.set_nodelay(true);
-        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
-        Self::Tcp(stream)
-    }
-
     /// Connects to a host and port, or to the socket of that port in the directory `host` if it starts with a slash.
     ///
     /// # Errors
@@ -45,7 +44,9 @@ impl Socket {
             let path = Path::new(host).join(format!(".s.PGSQL.{port}"));
             return UnixStream::connect(path).await.map(Self::Unix);
         }
-        TcpStream::connect((host, port)).await.map(Self::tcp)
+        let stream = TcpStream::connect((host, port)).await?;
+        tune(&SockRef::from(&stream));
+        Ok(Self::Tcp(stream))
     }
 
     /// The peer's address; `None` for a Unix socket, or if it is gone already.

@@ -21,9 +21,9 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Takes a TCP connection; see [`Socket::tcp`].
+    /// Takes a TCP connection as it is.
     pub fn tcp(stream: TcpStream) -> Self {
-        Self { socket: Socket::tcp(stream), tls: None }
+        Self { socket: Socket::Tcp(stream), tls: None }
     }
 
     /// Connects to a host and port, or to the socket of that port in the directory `host` if it starts with a slash.
