@@ -17,7 +17,7 @@ use super::unit;
 use super::worker::{Entrance, Worker, route_cancel};
 use crate::config::settings::Consistency;
 use crate::net::Stream;
-use crate::pool::{Identity, Lease, PoolKey};
+use crate::pool::{Identity, Lease, Member, PoolKey};
 use crate::relay::{SettleError, settle};
 use crate::route::Level;
 use crate::session::Session;
@@ -52,6 +52,7 @@ struct Entered {
     client: Client,
     _registered: Registered,
     _key: keyring::Entered,
+    _member: Member,
     _counted: Counted,
 }
 
@@ -120,7 +121,7 @@ async fn let_in(
         return None;
     }
     match enter(&worker, &mut stream, arrival, entrance, (pid, &key), &handle).await {
-        Ok((session, identity, pool)) => {
+        Ok((session, identity, (pool, member))) => {
             let catalog = worker.shared.catalogs.of(&identity.database);
             let client = Client {
                 worker,
@@ -144,7 +145,13 @@ async fn let_in(
                 skip: 0,
                 counted_pins: Pins::default(),
             };
-            Some(Box::new(Entered { client, _registered: registered, _key: key_of_role, _counted: counted }))
+            Some(Box::new(Entered {
+                client,
+                _registered: registered,
+                _key: key_of_role,
+                _member: member,
+                _counted: counted,
+            }))
         }
         Err(report) => refused(&worker, &mut stream, &report).await,
     }
@@ -185,9 +192,9 @@ async fn enter(
     entrance: Entrance,
     (pid, key): (u32, &[u8]),
     handle: &Handle,
-) -> Result<(Session, Identity, PoolKey), Report> {
+) -> Result<(Session, Identity, (PoolKey, Member)), Report> {
     let identity = Identity { user: arrival.user, role: arrival.role, database: arrival.database };
-    let pool = worker.pools.borrow_mut().key(&identity);
+    let (pool, member) = worker.pools.borrow_mut().key(&identity);
     let mut lease = first_lease(worker, entrance, pool, &identity, handle).await?;
     match settle(&mut lease.connection, &arrival.settings, pid).await {
         Ok(()) => {}
@@ -210,7 +217,7 @@ async fn enter(
     let level = arrival.level.unwrap_or_else(|| level(settings.consistency));
     let round = worker.round.get();
     worker.round.set(round.wrapping_add(1));
-    Ok((Session::new(arrival.settings, level, round), identity, pool))
+    Ok((Session::new(arrival.settings, level, round), identity, (pool, member)))
 }
 
 /// A connection to the primary, or to any node if there is none: reads go on without a primary. By the replicas' own

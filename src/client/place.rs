@@ -8,7 +8,7 @@ use super::cancel::Handle;
 use super::waiters::{self, Until};
 use super::worker::Worker;
 use crate::metrics::WaitOutcome;
-use crate::route::{Ask, Decision, Open, View, Want, Why, decide};
+use crate::route::{Ask, Decision, Level, Open, View, Want, Why, decide};
 use crate::session::Session;
 use crate::topology::{NodeId, Role, Topology};
 use crate::wire::build::Report;
@@ -114,6 +114,8 @@ fn until_what(ask: &Ask<'_>, view: &View<'_>, topology: &Topology) -> Until {
         _ if !view.open.is_empty() && !view.open.iter().any(is_up) => Until::Changed,
         // The budget fills as time passes.
         _ if !view.open.is_empty() || ask.wait_over_budget => Until::Polled,
+        // Its age is all that such a read goes by.
+        _ if ask.level == Level::Eventual => Until::Polled,
         // One is far enough, and yet may not serve: too old, or of another history.
         _ if view.need.lsn <= waiters::reached(topology) => Until::Polled,
         _ => Until::Replayed(view.need.lsn),

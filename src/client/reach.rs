@@ -98,8 +98,8 @@ impl Client {
                 None => lease(worker, node, self.key, &self.identity, &self.handle).await,
             };
             match leased {
-                // The server has crashed while the unit waited in line: what was known of it is void.
-                Ok(lease) if self.is_of_another_epoch(&lease, &place) => self.give_back(lease),
+                // The server has crashed or been replaced while the unit waited in line: what was known of it is void.
+                Ok(lease) if self.is_void(&lease, &place) => self.give_back(lease),
                 Ok(lease) => {
                     self.worker.metrics.added_latency(self.worker.now().saturating_sub(began));
                     return Ok((lease, place));
@@ -138,10 +138,14 @@ impl Client {
         })
     }
 
-    /// Whether the replica that was chosen is not the one, in time, that the connection leads to.
-    fn is_of_another_epoch(&self, lease: &Lease, place: &Place) -> bool {
-        let now = self.worker.topology().node(place.node).map(|n| n.server_epoch);
-        let same = lease.connection.epoch == place.server_epoch && now == Some(place.server_epoch);
-        place.role == Role::Replica && !same
+    /// Whether the node has become something else since it was chosen, or the replica that was chosen is not the one, in
+    /// time, that the connection leads to.
+    fn is_void(&self, lease: &Lease, place: &Place) -> bool {
+        let Some((role, epoch)) = self.worker.topology().node(place.node).map(|n| (n.role, n.server_epoch))
+        else {
+            return true;
+        };
+        let same = lease.connection.epoch == place.server_epoch && epoch == place.server_epoch;
+        role != place.role || (role == Role::Replica && !same)
     }
 }

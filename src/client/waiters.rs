@@ -107,22 +107,27 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Waits. Nothing is missed that is published after the topology by which it was found that there is something to wait
-/// for, if the caller has not awaited anything since it had that.
-pub async fn wait(waiters: &RefCell<Waiters>, until: Until) {
-    let number = {
+/// Waits. Whoever has found by a topology that there is something to wait for, and calls this before it awaits anything
+/// else, misses nothing that is published later: it is in its place before the future is polled for the first time.
+pub fn wait(waiters: &RefCell<Waiters>, until: Until) -> impl Future<Output = ()> + '_ {
+    let place = {
         let mut waiters = waiters.borrow_mut();
         waiters.next += 1;
-        waiters.next
+        let place = (until, waiters.next);
+        waiters.put(place, Waker::noop());
+        place
     };
-    let waiting = Waiting(waiters, (until, number));
-    let mut first = true;
-    poll_fn(|cx| {
-        let was_there = waiters.borrow_mut().put(waiting.1, cx.waker());
+    let waiting = Waiting(waiters, place);
+    poll_fn(move |cx| {
+        let Waiting(waiters, place) = &waiting;
+        let mut waiters = waiters.borrow_mut();
         // Whoever is woken has lost its place.
-        if std::mem::take(&mut first) || was_there { Poll::Pending } else { Poll::Ready(()) }
+        if waiters.put(*place, cx.waker()) {
+            return Poll::Pending;
+        }
+        waiters.remove(*place);
+        Poll::Ready(())
     })
-    .await;
 }
 
 #[cfg(test)]

@@ -36,7 +36,8 @@ impl Buffers {
         // What was consumed is moved back to the front, without an allocation.
         if buffer.capacity() > 0
             && (buffer.capacity() >= SIZE || buffer.try_reclaim(SIZE))
-            && buffer.capacity() <= 2 * SIZE
+            // What was consumed in front of it is part of its room, too.
+            && !buffer.try_reclaim(2 * SIZE + 1)
             && self.free.len() < KEEP
         {
             self.free.push(buffer);
@@ -60,6 +61,10 @@ mod tests {
         assert!(again.capacity() >= SIZE && again.is_empty());
         assert!(place.abs_diff(again.as_ptr() as usize) <= 1000, "a new one was made");
         buffers.give(BytesMut::with_capacity(100 * SIZE));
+        let mut mostly_consumed = BytesMut::with_capacity(100 * SIZE);
+        mostly_consumed.extend_from_slice(&[1; 99 * SIZE]);
+        mostly_consumed.advance(98 * SIZE + SIZE / 2);
+        buffers.give(mostly_consumed);
         assert!(buffers.free.is_empty());
     }
 }

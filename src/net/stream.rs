@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop::{consume_budget, poll_proceed};
 
 use super::socket::Socket;
 use super::tls::Session;
@@ -91,12 +92,17 @@ impl Stream {
     pub fn poll_read_into(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
         match &mut self.tls {
             None => self.socket.poll_read_into(cx, buffer),
-            Some(tls) => loop {
-                if let Some(n) = tls.try_read(&self.socket, buffer)? {
-                    return Poll::Ready(Ok(n));
+            Some(tls) => {
+                // A server that always has more must not keep the thread for one client.
+                let turn = ready!(poll_proceed(cx));
+                loop {
+                    if let Some(n) = tls.try_read(&self.socket, buffer)? {
+                        turn.made_progress();
+                        return Poll::Ready(Ok(n));
+                    }
+                    ready!(self.socket.poll_readable(cx))?;
                 }
-                ready!(self.socket.poll_readable(cx))?;
-            },
+            }
         }
     }
 
@@ -153,6 +159,9 @@ impl Stream {
     pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         let n = self.try_write(bytes)?;
         if n == bytes.len() && !self.has_unsent() {
+            // What goes without waiting counts as a step, too: a client with a buffer full of messages that need no
+            // server would else have the thread for itself.
+            consume_budget().await;
             return Ok(());
         }
         self.write_rest(bytes.get(n..).unwrap_or_default()).await
@@ -243,4 +252,40 @@ impl AsyncWrite for Stream {
 /// An error for a peer that says what cannot be.
 pub fn invalid_data(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::net::local_runtime;
+
+    #[test]
+    fn who_writes_without_waiting_leaves_turns_to_others() {
+        local_runtime().unwrap().block_on(async {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let (peer, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+            let mut stream = Stream::tcp(accepted.unwrap().0);
+            stream.write_all(b"the first write finds out that it can be written").await.unwrap();
+            let turns = Rc::new(Cell::new(0));
+            let other = turns.clone();
+            let other = tokio::task::spawn_local(async move {
+                loop {
+                    other.set(other.get() + 1);
+                    tokio::task::yield_now().await;
+                }
+            });
+            for _ in 0..10_000 {
+                stream.write_all(b"x").await.unwrap();
+            }
+            other.abort();
+            assert!(turns.get() >= 50, "{} turns", turns.get());
+            drop(peer);
+        });
+    }
 }

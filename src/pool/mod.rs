@@ -9,4 +9,4 @@ pub mod pools;
 
 pub use lease::{Lease, Seat};
 pub use limits::{Limits, Permit};
-pub use pools::{Identity, PoolKey, Pools};
+pub use pools::{Identity, Member, PoolKey, Pools};

@@ -30,6 +30,10 @@ pub struct Identity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolKey(u32);
 
+/// Somebody is in as a role and a database.
+#[derive(Clone, Debug, Default)]
+pub struct Member(Rc<()>);
+
 struct Waiter {
     key: PoolKey,
     seat: oneshot::Sender<Seat>,
@@ -73,7 +77,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub struct Pools {
     worker: usize,
     limits: Arc<Limits>,
-    keys: HashMap<Identity, PoolKey>,
+    keys: HashMap<Identity, (PoolKey, Member)>,
+    /// Numbers that stand for nobody any more.
+    spare: Vec<PoolKey>,
     nodes: Vec<NodePool>,
     /// Of these nothing is kept until then.
     vacated: HashMap<PoolKey, Duration>,
@@ -109,15 +115,35 @@ impl Pools {
             worker,
             limits,
             keys: HashMap::new(),
+            spare: Vec::new(),
             nodes: (0..nodes).map(|_| NodePool::default()).collect(),
             vacated: HashMap::new(),
         }
     }
 
-    /// The number of a role and a database.
-    pub fn key(&mut self, identity: &Identity) -> PoolKey {
-        let next = PoolKey(u32::try_from(self.keys.len()).unwrap_or(u32::MAX));
-        *self.keys.entry(identity.clone()).or_insert(next)
+    /// The number of a role and a database; it stands for them as long as what comes with it lives.
+    pub fn key(&mut self, identity: &Identity) -> (PoolKey, Member) {
+        if let Some(known) = self.keys.get(identity) {
+            return known.clone();
+        }
+        let next = || PoolKey(u32::try_from(self.keys.len()).unwrap_or(u32::MAX));
+        let new = (self.spare.pop().unwrap_or_else(next), Member::default());
+        self.keys.insert(identity.clone(), new.clone());
+        new
+    }
+
+    /// Forgets roles and databases that nobody is in as, and nothing is kept for: strangers may choose their names.
+    fn forget(&mut self) {
+        let (nodes, spare, vacated) = (&self.nodes, &mut self.spare, &mut self.vacated);
+        self.keys.retain(|_, (key, member)| {
+            let keeps = |pool: &NodePool| pool.idle.get(key.0 as usize).is_some_and(|idle| !idle.is_empty());
+            let used = Rc::strong_count(&member.0) > 1 || nodes.iter().any(keeps);
+            if !used {
+                vacated.remove(key);
+                spare.push(*key);
+            }
+            used
+        });
     }
 
     /// Takes an idle connection if there is one, the right to make one if there is that, or else a place at the
@@ -297,6 +323,7 @@ impl Pools {
             }
             pool.idle_count -= gone;
         }
+        self.forget();
     }
 
     /// How many connections of a node are idle here.
@@ -314,7 +341,7 @@ impl Pools {
     /// Ends every idle connection to a database, and until then those that come back: somebody wants it alone.
     pub fn vacate(&mut self, database: &str, until: Duration) {
         let keys = self.keys.iter().filter(|(owner, _)| *owner.database == *database);
-        let keys: Vec<_> = keys.map(|(_, key)| *key).collect();
+        let keys: Vec<_> = keys.map(|(_, (key, _))| *key).collect();
         self.vacated.extend(keys.iter().map(|key| (*key, until)));
         for pool in &mut self.nodes {
             for key in &keys {
@@ -379,5 +406,31 @@ impl NodePool {
             idle.push(lease);
             self.idle_count += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(user: &str) -> Identity {
+        Identity { user: user.into(), role: None, database: "d".into() }
+    }
+
+    #[test]
+    fn names_that_nobody_uses_any_more_are_forgotten() {
+        let mut pools = Pools::new(0, 2, Limits::new(2, 1, 10));
+        let age = Age { now: Duration::ZERO, idle: Duration::MAX, life: Duration::MAX };
+        let (stays, member) = pools.key(&of("stays"));
+        for round in 0..10 {
+            let members: Vec<_> = (0..100).map(|n| pools.key(&of(&format!("{round}-{n}")))).collect();
+            assert!(members.iter().all(|(key, _)| *key != stays && key.0 <= 100));
+            drop(members);
+            pools.sweep(&Topology::default(), age);
+        }
+        assert_eq!((pools.keys.len(), pools.key(&of("stays")).0), (1, stays));
+        drop(member);
+        pools.sweep(&Topology::default(), age);
+        assert!(pools.keys.is_empty());
     }
 }
