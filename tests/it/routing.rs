@@ -235,6 +235,34 @@ async fn a_promoted_standby_takes_the_writes() {
     assert_eq!(last_route(&client).await.1, "primary");
 }
 
+/// A write that stood in line for a primary runs on the next one, and not on what the first has become, even if that can
+/// still be reached and takes writes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_in_line_does_not_run_on_a_primary_that_was_replaced() {
+    let cluster = Cluster::start(1).unwrap();
+    let proxy = Proxy::with(&cluster, &[("TIDEGATE_POOL_SIZE", "1"), ("TIDEGATE_POOL_TIMEOUT", "60s")]).await;
+    let (holder, writer) = (proxy.connect().await, proxy.connect().await);
+    holder.batch_execute("CREATE TABLE t (id int)").await.unwrap();
+    cluster.wait_caught_up().await.unwrap();
+    holder.batch_execute("BEGIN; LOCK TABLE pg_description IN SHARE MODE").await.unwrap();
+    let write = tokio::spawn(async move { sqlstate(&writer, "INSERT INTO t VALUES (2)").await });
+    let began = std::time::Instant::now();
+    let wait = |what: &'static str| assert!(began.elapsed() < crate::support::proxy::PATIENCE, "{what}");
+    while proxy.metric("tidegate_pool", &[("state", "waited_for")]).await != 1.0 {
+        wait("the write stands in line");
+    }
+    cluster.promote(cluster.replica(0)).unwrap();
+    let new = format!("127.0.0.1:{}", cluster.replica(0).port);
+    while proxy.metric("tidegate_node_role", &[("node", &new), ("role", "primary")]).await != 1.0 {
+        wait("the new primary is known");
+    }
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(write.await.unwrap(), "");
+    for (node, rows) in [(cluster.primary(), "0"), (cluster.replica(0), "1")] {
+        assert_eq!(value(&node.connect().await.unwrap(), "SELECT count(*) FROM t").await, rows);
+    }
+}
+
 /// The replicas' own entrance is a standby to whoever comes in by it, and the usual one a primary.
 #[tokio::test]
 async fn the_second_entrance_is_a_standby() {
