@@ -49,16 +49,17 @@ def versions(makers):
 
 def makers(options):
     """The proxies that are wanted and there, in the order of the tables."""
-    known = [Direct(), PgBouncer(), HAProxy(), Pgpool(), Tidegate(workers=options.workers)]
+    own = [Tidegate(f"tidegate-{n}-workers", workers=int(n)) for n in options.workers.split(",") if n] or [Tidegate()]
+    known = [Direct(), PgBouncer(), HAProxy(), Pgpool(), *own]
     wanted, found = options.proxies.split(","), []
     for maker in known:
-        if maker.name not in wanted:
+        if maker.name.split("-")[0] not in wanted:
             continue
         if isinstance(maker, (PgBouncer, HAProxy, Pgpool)) and not shutil.which(maker.name):
             print(f"compare: {maker.name} is not installed, and left out", file=sys.stderr)
         else:
             found.append(maker)
-    found += [Tidegate(*spec.split("=", 1), options.workers) for spec in options.binary]
+    found += [Tidegate(*spec.split("=", 1), own[0].workers) for spec in options.binary]
     return found + [Running(*spec.split(":")) for spec in options.add]
 
 
@@ -69,7 +70,8 @@ def parse():
     parse.add_argument("--scale", type=int, default=10, help="pgbench's scale (default 10)")
     parse.add_argument("--cells", default="", help="only cells whose name matches this expression, as 'select-only|idle'")
     parse.add_argument("--list", action="store_true", help="say what cells there are, and do nothing")
-    parse.add_argument("--workers", type=int, default=2, help="Tidegate's workers (default 2)")
+    parse.add_argument("--workers", default="", metavar="N,N",
+                       help="run Tidegate once with each of these numbers of workers (default: its own)")
     parse.add_argument("--proxies", default="direct,pgbouncer,haproxy,pgpool,tidegate", help="which of them to run")
     parse.add_argument("--add", action="append", default=[], metavar="NAME:PORT:PID",
                        help="one more proxy that is running already")

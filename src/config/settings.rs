@@ -180,7 +180,7 @@ pub struct Settings {
     pub tls: Option<ClientTls>,
     /// Log format.
     pub log_format: LogFormat,
-    /// Worker threads; at least 1. Default: the number of CPUs.
+    /// Worker threads; at least 1. Default: half as many as there are processors.
     pub workers: usize,
     /// Default level of new sessions.
     pub consistency: Consistency,

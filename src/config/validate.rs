@@ -19,7 +19,14 @@ pub const MAX_WORKERS: usize = 64;
 /// The most nodes.
 pub const MAX_NODES: usize = 64;
 
-/// Makes settings of a configuration. `cpus` is the default number of workers; `lookup` finds the variables
+/// Half as many workers as there are processors: three quarters of what a transaction costs is the kernel's work, which
+/// other processors share, and two workers that compete for their processors with the kernel, and perhaps with the
+/// servers, find less to do at each look: more wakeups for the same work (docs/performance.md).
+fn default_workers(cpus: usize) -> usize {
+    (cpus / 2).clamp(1, MAX_WORKERS)
+}
+
+/// Makes settings of a configuration. By `cpus`, the number of processors, goes the default number of workers; `lookup` finds the variables
 /// that `${NAME}` stands for.
 ///
 /// # Errors
@@ -59,7 +66,7 @@ pub fn settings(
             raw.log.format.as_deref(),
             &[("text", LogFormat::Text), ("json", LogFormat::Json)],
         )?,
-        workers: range("workers", raw.workers, cpus.clamp(1, MAX_WORKERS), 1, MAX_WORKERS)?,
+        workers: range("workers", raw.workers, default_workers(cpus), 1, MAX_WORKERS)?,
         consistency: choice(
             "freshness.consistency",
             freshness.consistency.as_deref(),
@@ -220,7 +227,8 @@ mod tests {
         assert_eq!(found.http.to_string(), "127.0.0.1:9464");
         assert_eq!(found.consistency, Consistency::Session);
         assert_eq!(found.replica_wait, Duration::from_millis(10));
-        assert_eq!(found.workers, 2);
+        assert_eq!(found.workers, 1);
+        assert_eq!((1..=9).map(default_workers).max(), Some(4));
     }
 
     #[test]

@@ -45,6 +45,8 @@ impl Proxy {
                 "--http",
                 &format!("127.0.0.1:{}", ports[1]),
             ])
+            // Whatever the machine has: what goes wrong between workers needs two.
+            .env("TIDEGATE_WORKERS", "2")
             .env("TIDEGATE_LOG", std::env::var("TIDEGATE_LOG").unwrap_or_else(|_| "warn".to_owned()))
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
