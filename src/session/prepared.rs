@@ -101,12 +101,15 @@ impl Statements {
         hasher.write_u64(plan_key);
         let key = hasher.finish();
         let same = |s: &Shared| *s.text == *text && *s.types == *types && s.plan_key == plan_key;
-        if let Some(known) =
-            self.by_key.get(&key).and_then(|all| all.iter().filter_map(Weak::upgrade).find(|s| same(s)))
-        {
-            return known;
+        if let Some(all) = self.by_key.get_mut(&key) {
+            if let Some(known) = all.iter().filter_map(Weak::upgrade).find(|s| same(s)) {
+                return known;
+            }
+            // Whoever prepares and closes one text over and over leaves nothing behind.
+            all.retain(|s| s.strong_count() > 0);
+        } else {
+            self.sweep();
         }
-        self.sweep();
         self.next += 1;
         let mut name = PREFIX.to_vec();
         name.extend_from_slice(format!("{:x}", self.next).as_bytes());
@@ -425,6 +428,16 @@ mod tests {
             table.intern(format!("select {n}").as_bytes(), b"\0\0", 0);
         }
         assert!(table.len() <= 2048, "{}", table.len());
+    }
+
+    #[test]
+    fn one_text_prepared_and_closed_over_and_over_is_kept_once() {
+        let mut table = Statements::default();
+        for _ in 0..1000 {
+            table.intern(b"select 1", b"\0\0", 0);
+            let kept: usize = table.by_key.values().map(Vec::len).sum();
+            assert_eq!(kept, 1);
+        }
     }
 
     #[test]
