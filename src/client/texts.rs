@@ -3,7 +3,6 @@
 use super::serve::Client;
 use super::worker::vacate;
 use crate::pool::Lease;
-use crate::relay::exchange::Undo;
 use crate::relay::{SettleError, describe, fail_transaction, forget, owns, reveal, settle};
 use crate::session::pins::Pins;
 use crate::session::prepared::fold_statement_name;
@@ -143,30 +142,6 @@ impl Client {
             }
         }
         Ok(true)
-    }
-
-    /// What the names that this unit prepares or closes stand for before it.
-    pub(super) fn names_before(&self, unit: &Unit) -> Vec<Undo> {
-        let mut found: Vec<Undo> = Vec::new();
-        let mut rest = self.input.get(..unit.len).unwrap_or_default();
-        while let Ok(Some(frame)) = Frame::peek(rest) {
-            let body = frame.body(rest).unwrap_or_default();
-            let name = match frame.tag {
-                tag::PARSE => Parse::read(body).map(|p| p.name),
-                tag::CLOSE => match client::target(body) {
-                    Some(client::Target::Statement(name)) => Some(name),
-                    _ => None,
-                },
-                _ => None,
-            };
-            if let Some(name) = name.filter(|n| !n.is_empty())
-                && !found.iter().any(|(n, _)| **n == *name)
-            {
-                found.push((name.into(), self.session.statements.get(name).cloned()));
-            }
-            rest = rest.get(frame.len..).unwrap_or_default();
-        }
-        found
     }
 }
 

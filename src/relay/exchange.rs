@@ -16,7 +16,7 @@ use crate::session::collect::End;
 use crate::session::notes::Numbered;
 use crate::session::settings::SettingsMap;
 use crate::session::translate::{Sharing, Translator};
-use crate::session::{Expect, Session, SharedStatement, Statements, Unit};
+use crate::session::{Expect, Session, Statements, Unit};
 use crate::wire::build;
 use crate::wire::client::SYNC_MESSAGE;
 use crate::wire::frame::HEADER;
@@ -108,9 +108,6 @@ pub(super) enum Feed {
         simple: bool,
     },
 }
-
-/// A statement name of the client and what stood behind it before the unit.
-pub type Undo = (Box<[u8]>, Option<SharedStatement>);
 
 /// One unit under way.
 pub struct Exchange<'a, 'b> {

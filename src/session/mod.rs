@@ -24,6 +24,7 @@ pub mod state;
 mod stream_tests;
 pub mod transaction;
 pub mod translate;
+pub mod undo;
 
 pub use collect::{Collected, Collector, Unit};
 pub use freshness::Freshness;
