@@ -13,7 +13,7 @@ use crate::relay::{Exchange, Outcome, SettleError};
 use crate::route::{RouteHint, Want, Why};
 use crate::session::collect::End;
 use crate::session::local;
-use crate::session::notes::{Numbered, notes};
+use crate::session::notes::{Notes, notes};
 use crate::session::pins::Pins;
 use crate::session::translate::Sharing;
 use crate::session::undo::NamesBefore;
@@ -274,7 +274,7 @@ impl Client {
 
     /// Runs the unit on a lease.
     async fn exchange(&mut self, lease: &mut Lease, unit: &Unit, plan: Plan) -> Outcome {
-        let mut noted: Vec<Numbered> = Vec::new();
+        let mut noted = Notes::default();
         if unit.unread {
             self.session.pins.add(Pins::SETTINGS);
         }

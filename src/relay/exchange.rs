@@ -13,7 +13,7 @@ use crate::net::Stream;
 use crate::net::buffers::consume;
 use crate::server::Connection;
 use crate::session::collect::End;
-use crate::session::notes::Numbered;
+use crate::session::notes::Notes;
 use crate::session::settings::SettingsMap;
 use crate::session::translate::{Sharing, Translator};
 use crate::session::{Expect, Session, Statements, Unit};
@@ -115,7 +115,7 @@ pub struct Exchange<'a, 'b> {
     pub(super) server: &'a mut Connection,
     pub(super) table: &'a RefCell<Statements>,
     pub(super) plan: Plan,
-    pub(super) notes: &'b mut Vec<Numbered>,
+    pub(super) notes: &'b mut Notes,
     /// Bytes for the server that it has not taken yet.
     pub(super) to_server: BytesMut,
     /// Bytes for the client that do not come from the server's input as they stand.
@@ -155,7 +155,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
         server: &'a mut Connection,
         table: &'a RefCell<Statements>,
         plan: Plan,
-        notes: &'b mut Vec<Numbered>,
+        notes: &'b mut Notes,
         scratch: (BytesMut, BytesMut),
     ) -> Self {
         Self {
