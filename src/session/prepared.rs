@@ -1,4 +1,4 @@
-//! Prepared statements: the names that clients use, and the ones that servers know.
+//! Prepared statements: the names that clients use, and the ones that they have on servers.
 //!
 //! A statement is known to servers under a name of ours that every session with the same text,
 //! parameter types and name-resolving settings shares. So it is parsed once per server connection.
@@ -324,84 +324,6 @@ impl ClientStatements {
     }
 }
 
-struct Known {
-    statement: SharedStatement,
-    used: u64,
-}
-
-/// The statements that one server connection knows.
-#[derive(Default)]
-pub struct ServerStatements {
-    known: HashMap<u64, Known, RandomState>,
-    clock: u64,
-    /// The number of the unnamed statement that it holds; 0 if none.
-    pub unnamed: u64,
-}
-
-impl ServerStatements {
-    /// Whether it knows the statement, which counts as a use.
-    pub fn touch(&mut self, id: u64) -> bool {
-        self.clock += 1;
-        match self.known.get_mut(&id) {
-            Some(known) => {
-                known.used = self.clock;
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Whether it knows the statement.
-    #[must_use]
-    pub fn knows(&self, id: u64) -> bool {
-        self.known.contains_key(&id)
-    }
-
-    /// It will know the statement from now on.
-    pub fn insert(&mut self, statement: SharedStatement) {
-        self.clock += 1;
-        self.known.insert(statement.id, Known { statement, used: self.clock });
-    }
-
-    /// It does not know the statement (any more).
-    pub fn remove(&mut self, id: u64) {
-        self.known.remove(&id);
-    }
-
-    /// It knows none, as after DEALLOCATE ALL.
-    pub fn clear(&mut self) {
-        self.known.clear();
-        self.unnamed = 0;
-    }
-
-    /// Takes out the one that was not used for longest, if more than `limit` are known.
-    pub fn evict(&mut self, limit: usize) -> Option<SharedStatement> {
-        if self.known.len() <= limit {
-            return None;
-        }
-        let id = self.known.iter().min_by_key(|(_, known)| known.used).map(|(id, _)| *id)?;
-        self.known.remove(&id).map(|known| known.statement)
-    }
-
-    /// How many are known.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.known.len()
-    }
-
-    /// Whether none is known.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
-    }
-}
-
-impl std::fmt::Debug for ServerStatements {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerStatements").field("known", &self.known.len()).finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -438,20 +360,5 @@ mod tests {
             let kept: usize = table.by_key.values().map(Vec::len).sum();
             assert_eq!(kept, 1);
         }
-    }
-
-    #[test]
-    fn a_server_forgets_what_was_not_used_for_longest() {
-        let mut table = Statements::default();
-        let all: Vec<_> =
-            (0..4).map(|n| table.intern(format!("select {n}").as_bytes(), b"\0\0", 0)).collect();
-        let mut server = ServerStatements::default();
-        for s in &all {
-            server.insert(s.clone());
-        }
-        assert!(server.touch(all[0].id));
-        let out: Vec<_> = std::iter::from_fn(|| server.evict(1)).map(|s| s.id).collect();
-        assert_eq!(out, [all[1].id, all[2].id, all[3].id]);
-        assert!(server.touch(all[0].id));
     }
 }
