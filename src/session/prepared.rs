@@ -10,6 +10,8 @@ use std::rc::{Rc, Weak};
 
 use foldhash::fast::RandomState;
 
+use super::known::Findings;
+
 /// The most prepared statements that one client may have.
 pub const MAX_PER_CLIENT: usize = 16_384;
 
@@ -30,6 +32,8 @@ pub struct Shared {
     pub text: Box<[u8]>,
     /// Count and oids of the parameter types as in its Parse message.
     pub types: Box<[u8]>,
+    /// What was found out about its text.
+    pub findings: Findings,
     plan_key: u64,
     told: Cell<Option<Told>>,
 }
@@ -118,6 +122,7 @@ impl Statements {
             name: name.into(),
             text: text.into(),
             types: types.into(),
+            findings: Findings::default(),
             plan_key,
             told: Cell::new(None),
         });
@@ -171,6 +176,16 @@ pub struct Unnamed {
     pub text: Vec<u8>,
     /// Count and oids of the parameter types as in its Parse message.
     pub types: Vec<u8>,
+    /// What was found out about its text.
+    pub findings: Findings,
+}
+
+/// A statement on the session's own server.
+#[derive(Debug)]
+struct Bound {
+    /// Empty where SQL prepared it.
+    text: Box<[u8]>,
+    findings: Findings,
 }
 
 /// The prepared statements of one client.
@@ -178,8 +193,8 @@ pub struct Unnamed {
 pub struct ClientStatements {
     named: HashMap<Box<[u8]>, SharedStatement, RandomState>,
     /// Those that stand on the session's own server under the client's names: prepared by SQL, and all that came
-    /// behind the first of these. With their texts, which are empty where SQL prepared them.
-    bound: HashMap<Box<[u8]>, Box<[u8]>, RandomState>,
+    /// behind the first of these.
+    bound: HashMap<Box<[u8]>, Bound, RandomState>,
     bytes: usize,
     /// The generation of definitions in which the first of these was prepared.
     generation: u64,
@@ -201,11 +216,20 @@ impl ClientStatements {
     /// The text of the statement of that name, or of the unnamed one.
     #[must_use]
     pub fn text(&self, name: &[u8]) -> Option<&[u8]> {
+        self.known(name).map(|(text, _)| text)
+    }
+
+    /// The same, and what was found out about it.
+    #[must_use]
+    pub fn known(&self, name: &[u8]) -> Option<(&[u8], &Findings)> {
         if name.is_empty() {
-            return (self.unnamed.number != 0).then_some(&self.unnamed.text);
+            let unnamed = &self.unnamed;
+            return (unnamed.number != 0).then_some((&unnamed.text, &unnamed.findings));
         }
-        let bound = || self.bound.get(name).map(|text| &**text).filter(|text| !text.is_empty());
-        self.named.get(name).map(|s| &*s.text).or_else(bound)
+        if let Some(statement) = self.named.get(name) {
+            return Some((&statement.text, &statement.findings));
+        }
+        self.bound.get(name).filter(|b| !b.text.is_empty()).map(|b| (&*b.text, &b.findings))
     }
 
     /// The client's name for the statement that servers know by that name.
@@ -242,13 +266,13 @@ impl ClientStatements {
             return Err(TooMany);
         }
         self.bytes = bytes;
-        self.bound.insert(name.into(), text.into());
+        self.bound.insert(name.into(), Bound { text: text.into(), findings: Findings::default() });
         Ok(true)
     }
 
     /// A statement is gone from the session's own server; its text is returned.
     pub fn unbind(&mut self, name: &[u8]) -> Option<Box<[u8]>> {
-        let text = self.bound.remove(name)?;
+        let Bound { text, .. } = self.bound.remove(name)?;
         self.bytes -= text.len();
         Some(text)
     }
@@ -285,6 +309,7 @@ impl ClientStatements {
     /// Remembers the unnamed statement.
     pub fn set_unnamed(&mut self, number: u64, text: &[u8], types: &[u8]) {
         self.unnamed.number = number;
+        self.unnamed.findings = Findings::default();
         self.unnamed.text.clear();
         self.unnamed.text.extend_from_slice(text);
         self.unnamed.types.clear();
