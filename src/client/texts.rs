@@ -1,5 +1,7 @@
 //! The texts and names in a unit that has to be looked at once more.
 
+use std::collections::HashSet;
+
 use super::serve::Client;
 use super::worker::vacate;
 use crate::pool::Lease;
@@ -51,13 +53,16 @@ impl Client {
     /// client's names, and the session stays with it from now on.
     pub(super) async fn reveal_names(&mut self, lease: &mut Lease, unit: &Unit) -> Result<(), SettleError> {
         let mut found: Vec<(Vec<u8>, SharedStatement)> = Vec::new();
+        let mut seen = HashSet::new();
         self.each_command(unit, |command| {
             let (Command::Prepare(name) | Command::Execute(name) | Command::Deallocate(Some(name))) = command
             else {
                 return;
             };
             let name = fold_statement_name(name);
-            if let Some(statement) = self.session.statements.get(&name) {
+            if let Some(statement) = self.session.statements.get(&name)
+                && seen.insert(name.clone())
+            {
                 found.push((name, statement.clone()));
             }
         });
@@ -114,11 +119,14 @@ impl Client {
         generation: u64,
     ) -> Result<bool, SettleError> {
         let mut doubted: Vec<SharedStatement> = Vec::new();
+        // Each is prepared once, however often the unit names it: a second time would fail.
+        let mut seen = HashSet::new();
         let (session, server) = (&self.session, &mut lease.connection);
         each_text(self.input.get(..unit.len).unwrap_or_default(), |name, text| {
             let statement = session.statements.get(name).filter(|_| text.is_none());
             if let Some(statement) = statement.filter(|s| s.is_in_doubt(generation)) {
-                doubted.extend((!server.statements.knows(statement.id)).then(|| statement.clone()));
+                let new = !server.statements.knows(statement.id) && seen.insert(statement.id);
+                doubted.extend(new.then(|| statement.clone()));
             }
         });
         if doubted.is_empty() || server.status == Status::Failed {
