@@ -17,11 +17,7 @@ use crate::wire::server::Status;
 impl Client {
     pub(super) fn learn(&mut self, unit: &Unit) {
         let mut learned = self.worker.learned.borrow_mut();
-        each_text(self.input.get(..unit.len).unwrap_or_default(), |name, text| {
-            if let Some(text) = text.or_else(|| self.session.statements.text(name)) {
-                learned.insert(fingerprint(text));
-            }
-        });
+        self.each_fingerprint(unit, |fingerprint| learned.insert(fingerprint));
     }
 
     pub(super) fn is_learned(&self, unit: &Unit) -> bool {
@@ -30,12 +26,17 @@ impl Client {
             return false;
         }
         let mut found = false;
+        self.each_fingerprint(unit, |fingerprint| found |= learned.contains(fingerprint));
+        found
+    }
+
+    fn each_fingerprint(&self, unit: &Unit, mut found: impl FnMut(u64)) {
         each_text(self.input.get(..unit.len).unwrap_or_default(), |name, text| {
-            if let Some(text) = text.or_else(|| self.session.statements.text(name)) {
-                found |= learned.contains(fingerprint(text));
+            let kept = || self.session.statements.known(name).map(|(text, known)| known.fingerprint(text));
+            if let Some(fingerprint) = text.map(fingerprint).or_else(kept) {
+                found(fingerprint);
             }
         });
-        found
     }
 
     /// Every command of a unit, those of prepared statements that it binds included.

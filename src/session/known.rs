@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 
 use super::judge::Brief;
 use super::shape::shape;
-use crate::sql::{Dialect, Names, classify};
+use crate::sql::{Dialect, Names, classify, fingerprint};
 
 /// In so many sets the texts are kept, each in the set that its hash gives it.
 const SETS: usize = 1024;
@@ -148,6 +148,7 @@ impl Slot {
 #[derive(Debug, Default)]
 pub struct Findings {
     brief: Cell<Option<(By, Brief)>>,
+    fingerprint: Cell<Option<u64>>,
 }
 
 impl Findings {
@@ -162,6 +163,13 @@ impl Findings {
                 brief
             }
         }
+    }
+
+    /// The fingerprint of the text, which must be the one that this is kept with.
+    pub fn fingerprint(&self, text: &[u8]) -> u64 {
+        let found = self.fingerprint.get().unwrap_or_else(|| fingerprint(text));
+        self.fingerprint.set(Some(found));
+        found
     }
 }
 
@@ -358,6 +366,17 @@ mod tests {
         }
         let kept = slots(&known).filter(|s| s.text.is_some()).count();
         assert_eq!((kept, known.shape.as_slice()), (1, &b"select a from t where b = 0"[..]));
+    }
+
+    #[test]
+    fn a_fingerprint_is_taken_once_of_each_text() {
+        let mut statements = ClientStatements::default();
+        for (number, text) in [(1, &b"select 1"[..]), (2, b"select a")] {
+            statements.set_unnamed(number, text, b"\0\0");
+            let (_, findings) = statements.known(b"").unwrap();
+            let again = [findings.fingerprint(text), findings.fingerprint(b"not looked at")];
+            assert_eq!(again, [fingerprint(text); 2]);
+        }
     }
 
     #[test]
