@@ -12,6 +12,8 @@ mod freshness_tests;
 pub mod judge;
 pub mod known;
 pub mod local;
+#[cfg(test)]
+mod local_tests;
 pub mod notes;
 pub mod pins;
 pub mod prepared;
