@@ -8,8 +8,8 @@ use crate::pool::Lease;
 use crate::relay::{SettleError, describe, fail_transaction, forget, owns, reveal, settle};
 use crate::session::pins::Pins;
 use crate::session::prepared::fold_statement_name;
-use crate::session::{SharedStatement, Unit};
-use crate::sql::{Command, fingerprint, statements};
+use crate::session::{ClientStatements, SharedStatement, Unit};
+use crate::sql::{Command, Dialect, Names, fingerprint, statements};
 use crate::wire::Frame;
 use crate::wire::client::{self, Parse, tag};
 use crate::wire::server::Status;
@@ -39,15 +39,10 @@ impl Client {
         });
     }
 
-    /// Every command of a unit, those of prepared statements that it binds included.
-    fn each_command(&self, unit: &Unit, mut found: impl FnMut(Command<'_>)) {
+    fn each_command(&self, unit: &Unit, found: impl FnMut(Command<'_>)) {
+        let messages = self.input.get(..unit.len).unwrap_or_default();
         let names = self.names.get();
-        each_text(self.input.get(..unit.len).unwrap_or_default(), |name, text| {
-            let text = text.or_else(|| self.session.statements.text(name)).unwrap_or_default();
-            for statement in statements(text, &**names, self.session.dialect()) {
-                found(statement.command);
-            }
-        });
+        each_command(messages, &self.session.statements, &**names, self.session.dialect(), found);
     }
 
     /// SQL is about to speak of statements that the client has prepared by messages: the server must know them by the
@@ -154,8 +149,28 @@ impl Client {
     }
 }
 
+/// Every command of a unit, those of prepared statements that it binds included: once, however often it does.
+fn each_command(
+    messages: &[u8],
+    prepared: &ClientStatements,
+    names: &dyn Names,
+    dialect: Dialect,
+    mut found: impl FnMut(Command<'_>),
+) {
+    let mut seen = HashSet::new();
+    each_text(messages, |name, text| {
+        if text.is_none() && !seen.insert(name) {
+            return;
+        }
+        let text = text.or_else(|| prepared.text(name)).unwrap_or_default();
+        for statement in statements(text, names, dialect) {
+            found(statement.command);
+        }
+    });
+}
+
 /// Every text of a unit, or the name of the statement that stands for one.
-fn each_text(messages: &[u8], mut found: impl FnMut(&[u8], Option<&[u8]>)) {
+fn each_text<'a>(messages: &'a [u8], mut found: impl FnMut(&'a [u8], Option<&'a [u8]>)) {
     let mut rest = messages;
     while let Ok(Some(frame)) = Frame::peek(rest) {
         let Some(body) = frame.body(rest) else { break };
@@ -174,5 +189,31 @@ fn each_text(messages: &[u8], mut found: impl FnMut(&[u8], Option<&[u8]>)) {
             _ => {}
         }
         rest = rest.get(frame.len..).unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Statements;
+    use crate::sql::Catalog;
+    use crate::wire::build;
+    use bytes::BytesMut;
+
+    #[test]
+    fn a_text_that_is_bound_over_and_over_is_read_once() {
+        let mut prepared = ClientStatements::default();
+        let statement = Statements::default().intern(b"execute a", b"\0\0", 0);
+        prepared.insert(b"s", statement).unwrap();
+        let mut unit = BytesMut::new();
+        build::parse(&mut unit, b"", b"deallocate b", b"\0\0");
+        for name in [b"s", b"s", b"s"] {
+            build::bind(&mut unit, b"", name, b"\0\0\0\0\0\0");
+        }
+        let mut found = Vec::new();
+        each_command(&unit, &prepared, &Catalog::builtin(), Dialect::default(), |command| {
+            found.push(format!("{command:?}"));
+        });
+        assert_eq!(found.len(), 2, "{found:?}");
     }
 }
