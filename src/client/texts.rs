@@ -172,17 +172,21 @@ fn each_command(
 /// Every text of a unit, or the name of the statement that stands for one.
 fn each_text<'a>(messages: &'a [u8], mut found: impl FnMut(&'a [u8], Option<&'a [u8]>)) {
     let mut rest = messages;
+    // What an earlier unit has left as the unnamed one is not what a Bind behind a Parse of this one means.
+    let mut unnamed = false;
     while let Ok(Some(frame)) = Frame::peek(rest) {
         let Some(body) = frame.body(rest) else { break };
         match frame.tag {
             tag::QUERY => found(b"", client::query(body)),
             tag::PARSE => {
                 if let Some(parse) = Parse::read(body) {
+                    unnamed |= parse.name.is_empty();
                     found(parse.name, Some(parse.text));
                 }
             }
             tag::BIND => {
-                if let Some(bind) = client::Bind::read(body) {
+                let bind = client::Bind::read(body);
+                if let Some(bind) = bind.filter(|bind| !(unnamed && bind.statement.is_empty())) {
                     found(bind.statement, None);
                 }
             }
@@ -199,6 +203,22 @@ mod tests {
     use crate::sql::Catalog;
     use crate::wire::build;
     use bytes::BytesMut;
+
+    #[test]
+    fn a_bind_of_what_the_unit_parses_does_not_mean_an_earlier_text() {
+        let mut unit = BytesMut::new();
+        build::bind(&mut unit, b"", b"", b"\0\0\0\0\0\0");
+        let texts = |unit: &[u8]| {
+            let mut found = Vec::new();
+            each_text(unit, |_, text| found.push(text.map(<[u8]>::to_vec)));
+            found
+        };
+        assert_eq!(texts(&unit), [None]);
+        let bind = unit.split();
+        build::parse(&mut unit, b"", b"select 1", b"\0\0");
+        unit.extend_from_slice(&bind);
+        assert_eq!(texts(&unit), [Some(b"select 1".to_vec())]);
+    }
 
     #[test]
     fn a_text_that_is_bound_over_and_over_is_read_once() {
