@@ -1,11 +1,15 @@
 //! What tables cost as they grow: a lookup among 10,000 must not cost what a walk over them would.
 
+use std::cell::RefCell;
 use std::hint::black_box;
 
+use bytes::BytesMut;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use tidegate::session::collect::Context;
 use tidegate::session::prepared::Statements;
-use tidegate::session::{ClientStatements, KnownTexts, ServerStatements};
+use tidegate::session::{ClientStatements, Collector, KnownTexts, ServerStatements};
 use tidegate::sql::{Catalog, CatalogRows, Dialect, Learned, Overrides};
+use tidegate::wire::build;
 
 /// Few, more than a worker's table of known texts has places, and as many as a client would hardly have.
 const SIZES: [usize; 3] = [16, 1_000, 10_000];
@@ -85,6 +89,35 @@ fn known(c: &mut Criterion) {
     group.finish();
 }
 
+/// Collecting a Bind, an Execute and a Sync.
+fn bound(c: &mut Criterion) {
+    let names = Catalog::build(CatalogRows::default(), &Overrides::default());
+    let mut group = c.benchmark_group("bind a prepared statement");
+    for size in SIZES {
+        let (_table, statements, _server) = prepared(size);
+        let units: Vec<_> = (0..size)
+            .map(|n| {
+                let mut unit = BytesMut::new();
+                build::bind(&mut unit, b"", format!("s{n}").as_bytes(), b"\0\0\0\0\0\0");
+                build::message(&mut unit, b'E', |b| b.extend_from_slice(b"\0\0\0\0\0"));
+                build::bare(&mut unit, b'S');
+                unit
+            })
+            .collect();
+        let known = RefCell::default();
+        let dialect = Dialect::default();
+        let context = Context { names: &names, dialect, statements: &statements, known: &known };
+        let mut at = 0;
+        group.bench_function(BenchmarkId::from_parameter(size), |b| {
+            b.iter(|| {
+                at = (at + 7) % size;
+                Collector::default().collect(black_box(&units[at]), &context)
+            });
+        });
+    }
+    group.finish();
+}
+
 fn learned(c: &mut Criterion) {
     let mut group = c.benchmark_group("learned texts");
     for size in SIZES {
@@ -109,5 +142,5 @@ fn learned(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, statements, known, learned);
+criterion_group!(benches, statements, known, bound, learned);
 criterion_main!(benches);

@@ -1,14 +1,15 @@
 //! The texts and names in a unit that has to be looked at once more.
 
+use std::collections::HashSet;
+
 use super::serve::Client;
 use super::worker::vacate;
 use crate::pool::Lease;
-use crate::relay::exchange::Undo;
 use crate::relay::{SettleError, describe, fail_transaction, forget, owns, reveal, settle};
 use crate::session::pins::Pins;
 use crate::session::prepared::fold_statement_name;
-use crate::session::{SharedStatement, Unit};
-use crate::sql::{Command, fingerprint, statements};
+use crate::session::{ClientStatements, SharedStatement, Unit};
+use crate::sql::{Command, Dialect, Names, fingerprint, statements};
 use crate::wire::Frame;
 use crate::wire::client::{self, Parse, tag};
 use crate::wire::server::Status;
@@ -16,11 +17,7 @@ use crate::wire::server::Status;
 impl Client {
     pub(super) fn learn(&mut self, unit: &Unit) {
         let mut learned = self.worker.learned.borrow_mut();
-        each_text(self.input.get(..unit.len).unwrap_or_default(), |name, text| {
-            if let Some(text) = text.or_else(|| self.session.statements.text(name)) {
-                learned.insert(fingerprint(text));
-            }
-        });
+        self.each_fingerprint(unit, |fingerprint| learned.insert(fingerprint));
     }
 
     pub(super) fn is_learned(&self, unit: &Unit) -> bool {
@@ -29,36 +26,39 @@ impl Client {
             return false;
         }
         let mut found = false;
-        each_text(self.input.get(..unit.len).unwrap_or_default(), |name, text| {
-            if let Some(text) = text.or_else(|| self.session.statements.text(name)) {
-                found |= learned.contains(fingerprint(text));
-            }
-        });
+        self.each_fingerprint(unit, |fingerprint| found |= learned.contains(fingerprint));
         found
     }
 
-    /// Every command of a unit, those of prepared statements that it binds included.
-    fn each_command(&self, unit: &Unit, mut found: impl FnMut(Command<'_>)) {
-        let names = self.names.get();
+    fn each_fingerprint(&self, unit: &Unit, mut found: impl FnMut(u64)) {
         each_text(self.input.get(..unit.len).unwrap_or_default(), |name, text| {
-            let text = text.or_else(|| self.session.statements.text(name)).unwrap_or_default();
-            for statement in statements(text, &**names, self.session.dialect()) {
-                found(statement.command);
+            let kept = || self.session.statements.known(name).map(|(text, known)| known.fingerprint(text));
+            if let Some(fingerprint) = text.map(fingerprint).or_else(kept) {
+                found(fingerprint);
             }
         });
+    }
+
+    fn each_command(&self, unit: &Unit, found: impl FnMut(Command<'_>)) {
+        let messages = self.input.get(..unit.len).unwrap_or_default();
+        let names = self.names.get();
+        each_command(messages, &self.session.statements, &**names, self.session.dialect(), found);
     }
 
     /// SQL is about to speak of statements that the client has prepared by messages: the server must know them by the
     /// client's names, and the session stays with it from now on.
     pub(super) async fn reveal_names(&mut self, lease: &mut Lease, unit: &Unit) -> Result<(), SettleError> {
         let mut found: Vec<(Vec<u8>, SharedStatement)> = Vec::new();
+        let mut seen = HashSet::new();
         self.each_command(unit, |command| {
             let (Command::Prepare(name) | Command::Execute(name) | Command::Deallocate(Some(name))) = command
             else {
                 return;
             };
             let name = fold_statement_name(name);
-            if let Some(statement) = self.session.statements.get(&name) {
+            if let Some(statement) = self.session.statements.get(&name)
+                && seen.insert(name.clone())
+            {
                 found.push((name, statement.clone()));
             }
         });
@@ -115,11 +115,14 @@ impl Client {
         generation: u64,
     ) -> Result<bool, SettleError> {
         let mut doubted: Vec<SharedStatement> = Vec::new();
+        // Each is prepared once, however often the unit names it: a second time would fail.
+        let mut seen = HashSet::new();
         let (session, server) = (&self.session, &mut lease.connection);
         each_text(self.input.get(..unit.len).unwrap_or_default(), |name, text| {
             let statement = session.statements.get(name).filter(|_| text.is_none());
             if let Some(statement) = statement.filter(|s| s.is_in_doubt(generation)) {
-                doubted.extend((!server.statements.knows(statement.id)).then(|| statement.clone()));
+                let new = !server.statements.knows(statement.id) && seen.insert(statement.id);
+                doubted.extend(new.then(|| statement.clone()));
             }
         });
         if doubted.is_empty() || server.status == Status::Failed {
@@ -144,51 +147,93 @@ impl Client {
         }
         Ok(true)
     }
+}
 
-    /// What the names that this unit prepares or closes stand for before it.
-    pub(super) fn names_before(&self, unit: &Unit) -> Vec<Undo> {
-        let mut found: Vec<Undo> = Vec::new();
-        let mut rest = self.input.get(..unit.len).unwrap_or_default();
-        while let Ok(Some(frame)) = Frame::peek(rest) {
-            let body = frame.body(rest).unwrap_or_default();
-            let name = match frame.tag {
-                tag::PARSE => Parse::read(body).map(|p| p.name),
-                tag::CLOSE => match client::target(body) {
-                    Some(client::Target::Statement(name)) => Some(name),
-                    _ => None,
-                },
-                _ => None,
-            };
-            if let Some(name) = name.filter(|n| !n.is_empty())
-                && !found.iter().any(|(n, _)| **n == *name)
-            {
-                found.push((name.into(), self.session.statements.get(name).cloned()));
-            }
-            rest = rest.get(frame.len..).unwrap_or_default();
+/// Every command of a unit, those of prepared statements that it binds included: once, however often it does.
+fn each_command(
+    messages: &[u8],
+    prepared: &ClientStatements,
+    names: &dyn Names,
+    dialect: Dialect,
+    mut found: impl FnMut(Command<'_>),
+) {
+    let mut seen = HashSet::new();
+    each_text(messages, |name, text| {
+        if text.is_none() && !seen.insert(name) {
+            return;
         }
-        found
-    }
+        let text = text.or_else(|| prepared.text(name)).unwrap_or_default();
+        for statement in statements(text, names, dialect) {
+            found(statement.command);
+        }
+    });
 }
 
 /// Every text of a unit, or the name of the statement that stands for one.
-fn each_text(messages: &[u8], mut found: impl FnMut(&[u8], Option<&[u8]>)) {
+fn each_text<'a>(messages: &'a [u8], mut found: impl FnMut(&'a [u8], Option<&'a [u8]>)) {
     let mut rest = messages;
+    // What an earlier unit has left as the unnamed one is not what a Bind behind a Parse of this one means.
+    let mut unnamed = false;
     while let Ok(Some(frame)) = Frame::peek(rest) {
         let Some(body) = frame.body(rest) else { break };
         match frame.tag {
             tag::QUERY => found(b"", client::query(body)),
             tag::PARSE => {
                 if let Some(parse) = Parse::read(body) {
+                    unnamed |= parse.name.is_empty();
                     found(parse.name, Some(parse.text));
                 }
             }
             tag::BIND => {
-                if let Some(bind) = client::Bind::read(body) {
+                let bind = client::Bind::read(body);
+                if let Some(bind) = bind.filter(|bind| !(unnamed && bind.statement.is_empty())) {
                     found(bind.statement, None);
                 }
             }
             _ => {}
         }
         rest = rest.get(frame.len..).unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Statements;
+    use crate::sql::Catalog;
+    use crate::wire::build;
+    use bytes::BytesMut;
+
+    #[test]
+    fn a_bind_of_what_the_unit_parses_does_not_mean_an_earlier_text() {
+        let mut unit = BytesMut::new();
+        build::bind(&mut unit, b"", b"", b"\0\0\0\0\0\0");
+        let texts = |unit: &[u8]| {
+            let mut found = Vec::new();
+            each_text(unit, |_, text| found.push(text.map(<[u8]>::to_vec)));
+            found
+        };
+        assert_eq!(texts(&unit), [None]);
+        let bind = unit.split();
+        build::parse(&mut unit, b"", b"select 1", b"\0\0");
+        unit.extend_from_slice(&bind);
+        assert_eq!(texts(&unit), [Some(b"select 1".to_vec())]);
+    }
+
+    #[test]
+    fn a_text_that_is_bound_over_and_over_is_read_once() {
+        let mut prepared = ClientStatements::default();
+        let statement = Statements::default().intern(b"execute a", b"\0\0", 0);
+        prepared.insert(b"s", statement).unwrap();
+        let mut unit = BytesMut::new();
+        build::parse(&mut unit, b"", b"deallocate b", b"\0\0");
+        for name in [b"s", b"s", b"s"] {
+            build::bind(&mut unit, b"", name, b"\0\0\0\0\0\0");
+        }
+        let mut found = Vec::new();
+        each_command(&unit, &prepared, &Catalog::builtin(), Dialect::default(), |command| {
+            found.push(format!("{command:?}"));
+        });
+        assert_eq!(found.len(), 2, "{found:?}");
     }
 }

@@ -7,15 +7,16 @@ use super::reach::Tries;
 use super::serve::{Client, Life};
 use super::worker::Entrance;
 use crate::pool::Lease;
-use crate::relay::exchange::{ClientSide, Plan, Undo};
+use crate::relay::exchange::{ClientSide, Plan};
 use crate::relay::heal::Refusal;
 use crate::relay::{Exchange, Outcome, SettleError};
 use crate::route::{RouteHint, Want, Why};
 use crate::session::collect::End;
 use crate::session::local;
-use crate::session::notes::{Numbered, notes};
+use crate::session::notes::{Notes, notes};
 use crate::session::pins::Pins;
 use crate::session::translate::Sharing;
+use crate::session::undo::NamesBefore;
 use crate::session::{Unit, Verdict};
 use crate::sql::{Access, Effects, Reason};
 use crate::topology::{NodeId, Role};
@@ -273,7 +274,7 @@ impl Client {
 
     /// Runs the unit on a lease.
     async fn exchange(&mut self, lease: &mut Lease, unit: &Unit, plan: Plan) -> Outcome {
-        let mut noted: Vec<Numbered> = Vec::new();
+        let mut noted = Notes::default();
         if unit.unread {
             self.session.pins.add(Pins::SETTINGS);
         }
@@ -302,10 +303,9 @@ impl Client {
                 Err(error) => return Outcome::ServerFailed { message: error.to_string(), torn: false },
             }
         }
-        let mut undo: Vec<Undo> = Vec::new();
-        if plan.may_heal && unit.named {
-            undo = self.names_before(unit);
-        }
+        let before = (plan.may_heal && unit.named).then(|| {
+            NamesBefore::read(self.input.get(..unit.len).unwrap_or_default(), &self.session.statements)
+        });
         let connection = &mut lease.connection;
         self.handle.runs(connection.node, connection.pid, &connection.key);
         let scratch = {
@@ -339,14 +339,8 @@ impl Client {
         drop(buffers);
         let again = matches!(outcome, Outcome::Refused(_))
             || (plan.may_heal && matches!(outcome, Outcome::ServerLost { unseen: true, .. }));
-        if again {
-            for (name, before) in undo.into_iter().rev() {
-                self.session.statements.remove(&name);
-                if let Some(statement) = before {
-                    // There was room for it before.
-                    let _ = self.session.statements.insert(&name, statement);
-                }
-            }
+        if let Some(before) = before.filter(|_| again) {
+            before.put_back(&mut self.session.statements);
         }
         outcome
     }

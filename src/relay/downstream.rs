@@ -226,8 +226,7 @@ impl Exchange<'_, '_> {
     fn completed(&mut self, command: &[u8]) {
         let number = self.completed;
         self.completed += 1;
-        while let Some(at) = self.notes.iter().position(|(n, _)| *n == number) {
-            let (_, note) = self.notes.remove(at);
+        while let Some(note) = self.notes.take(number) {
             match self.client.session.note(note, command, &mut self.server.settings) {
                 ServerChange::None => {}
                 ServerChange::NoStatements => self.server.statements.clear(),

@@ -13,10 +13,10 @@ use crate::net::Stream;
 use crate::net::buffers::consume;
 use crate::server::Connection;
 use crate::session::collect::End;
-use crate::session::notes::Numbered;
+use crate::session::notes::Notes;
 use crate::session::settings::SettingsMap;
 use crate::session::translate::{Sharing, Translator};
-use crate::session::{Expect, Session, SharedStatement, Statements, Unit};
+use crate::session::{Expect, Session, Statements, Unit};
 use crate::wire::build;
 use crate::wire::client::SYNC_MESSAGE;
 use crate::wire::frame::HEADER;
@@ -109,16 +109,13 @@ pub(super) enum Feed {
     },
 }
 
-/// A statement name of the client and what stood behind it before the unit.
-pub type Undo = (Box<[u8]>, Option<SharedStatement>);
-
 /// One unit under way.
 pub struct Exchange<'a, 'b> {
     pub(super) client: ClientSide<'a>,
     pub(super) server: &'a mut Connection,
     pub(super) table: &'a RefCell<Statements>,
     pub(super) plan: Plan,
-    pub(super) notes: &'b mut Vec<Numbered>,
+    pub(super) notes: &'b mut Notes,
     /// Bytes for the server that it has not taken yet.
     pub(super) to_server: BytesMut,
     /// Bytes for the client that do not come from the server's input as they stand.
@@ -158,7 +155,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
         server: &'a mut Connection,
         table: &'a RefCell<Statements>,
         plan: Plan,
-        notes: &'b mut Vec<Numbered>,
+        notes: &'b mut Notes,
         scratch: (BytesMut, BytesMut),
     ) -> Self {
         Self {

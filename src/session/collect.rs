@@ -287,8 +287,11 @@ impl Collector {
             return;
         }
         started.named = true;
-        match context.statements.text(name) {
-            Some(text) => self.verdict.fold(&context.judge(text)),
+        match context.statements.known(name) {
+            Some((text, findings)) => {
+                let brief = findings.brief(context.names, context.dialect, || context.judge(text));
+                self.verdict.fold(&brief);
+            }
             None => started.unknown = true,
         }
     }

@@ -1,23 +1,41 @@
 //! Texts that were judged before: applications send the same few over and over, or the same but for numbers.
 
+use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::RandomState;
 
 use super::judge::Brief;
 use super::shape::shape;
-use crate::sql::{Dialect, Names, classify};
+use crate::sql::{Dialect, Names, classify, fingerprint};
 
-/// How many texts are kept, each in the place that its hash gives it.
-const SLOTS: usize = 512;
+/// In so many sets the texts are kept, each in the set that its hash gives it.
+const SETS: usize = 1024;
+
+/// So many are kept in one set.
+const WAYS: usize = 4;
 
 /// Longer texts are judged anew each time: what that costs is little beside running them.
 const MAX_TEXT: usize = 4096;
 
+/// The most bytes of text that are kept.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// What keeps a text in its set: each other one that comes there takes 1 away, and the one that has least makes room. So
+/// much has one that came again,
+const KEPT: u8 = 16;
+
+/// and so much one that has come for the first time.
+const NEW: u8 = 4;
+
 /// The judgements of one worker.
 #[derive(Debug)]
 pub struct KnownTexts {
-    slots: Box<[Slot]>,
+    /// Each is made when it is needed.
+    sets: Box<[Option<Box<[Slot; WAYS]>>]>,
+    bytes: usize,
+    /// The set that is next to be emptied when there are too many bytes.
+    hand: usize,
     hasher: RandomState,
     shape: Vec<u8>,
 }
@@ -27,16 +45,20 @@ struct Slot {
     hash: u64,
     /// Kept from the second time on, so that texts which never come again cost no more than their hash.
     text: Option<Box<[u8]>>,
-    /// By which names, and how literals were read.
-    version: u64,
-    dialect: Dialect,
+    by: By,
+    worth: u8,
     brief: Brief,
 }
+
+/// What a judgement was made by: the version of the names, and how literals were read.
+type By = (u64, Dialect);
 
 impl Default for KnownTexts {
     fn default() -> Self {
         Self {
-            slots: (0..SLOTS).map(|_| Slot::default()).collect(),
+            sets: (0..SETS).map(|_| None).collect(),
+            bytes: 0,
+            hand: 0,
             hasher: RandomState::default(),
             shape: Vec::new(),
         }
@@ -47,50 +69,119 @@ impl KnownTexts {
     /// What a text is.
     pub fn judge(&mut self, text: &[u8], names: &dyn Names, dialect: Dialect) -> Brief {
         let judged = || Brief::of(text, &classify(text, names, dialect));
-        let version = names.version();
-        if version == 0 || text.len() > MAX_TEXT {
+        let by = (names.version(), dialect);
+        if by.0 == 0 || text.len() > MAX_TEXT {
             return judged();
         }
-        let hash = self.hash(text);
-        if let Some(brief) = self.find(hash, text, version, dialect) {
+        let hash = self.hash(text, by.0);
+        if let Some(brief) = self.find(hash, text, by) {
             return brief;
         }
         let mut own = std::mem::take(&mut self.shape);
         // Nothing in a judgement hangs on what a number is.
-        let (same, hash) = if shape(text, &mut own) { (&*own, self.hash(&own)) } else { (text, hash) };
-        let brief = self.find(hash, same, version, dialect).unwrap_or_else(|| {
+        let (same, hash) = if shape(text, &mut own) { (&*own, self.hash(&own, by.0)) } else { (text, hash) };
+        let brief = self.find(hash, same, by).unwrap_or_else(|| {
             let brief = judged();
-            self.keep(hash, same, version, dialect, brief);
+            self.keep(hash, same, by, brief);
             brief
         });
         self.shape = own;
         brief
     }
 
-    fn hash(&self, text: &[u8]) -> u64 {
+    /// With the version, so that databases which are sent the same texts do not meet in the same sets.
+    fn hash(&self, text: &[u8], version: u64) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         hasher.write(text);
+        hasher.write_u64(version);
         hasher.finish()
     }
 
-    fn find(&self, hash: u64, text: &[u8], version: u64, dialect: Dialect) -> Option<Brief> {
-        let slot = self.slots.get(hash as usize % SLOTS)?;
-        let same = slot.hash == hash && slot.version == version && slot.dialect == dialect;
-        (same && slot.text.as_deref() == Some(text)).then_some(slot.brief)
+    fn find(&mut self, hash: u64, text: &[u8], by: By) -> Option<Brief> {
+        let set = self.sets.get_mut(hash as usize % SETS)?.as_mut()?;
+        let slot = set.iter_mut().find(|slot| slot.hash == hash && slot.by == by)?;
+        if slot.text.as_deref() != Some(text) {
+            return None;
+        }
+        slot.worth = KEPT;
+        Some(slot.brief)
     }
 
-    fn keep(&mut self, hash: u64, text: &[u8], version: u64, dialect: Dialect, brief: Brief) {
-        if let Some(slot) = self.slots.get_mut(hash as usize % SLOTS) {
-            let text = (slot.hash == hash).then(|| text.into());
-            *slot = Slot { hash, text, version, dialect, brief };
+    fn keep(&mut self, hash: u64, text: &[u8], by: By, brief: Brief) {
+        let Some(set) = self.sets.get_mut(hash as usize % SETS) else { return };
+        let set = set.get_or_insert_default();
+        let again = set.iter_mut().find(|slot| slot.hash == hash && slot.by == by);
+        let mut new = Slot { hash, text: None, by, worth: NEW, brief };
+        let slot = match again {
+            Some(slot) => {
+                (new.text, new.worth) = (Some(text.into()), KEPT);
+                slot
+            }
+            None => {
+                set.iter_mut().for_each(|slot| slot.worth = slot.worth.saturating_sub(1));
+                let Some(slot) = set.iter_mut().min_by_key(|slot| slot.worth) else { return };
+                slot
+            }
+        };
+        self.bytes += new.bytes();
+        self.bytes -= std::mem::replace(slot, new).bytes();
+        while self.bytes > MAX_BYTES {
+            self.make_room();
         }
+    }
+
+    /// Empties one set, whichever it is.
+    fn make_room(&mut self) {
+        let set = self.sets.get_mut(self.hand).and_then(Option::take);
+        self.bytes -= set.iter().flat_map(|set| set.iter()).map(Slot::bytes).sum::<usize>();
+        self.hand = (self.hand + 1) % SETS;
+    }
+}
+
+impl Slot {
+    fn bytes(&self) -> usize {
+        self.text.as_ref().map_or(0, |text| text.len())
+    }
+}
+
+/// What was found out about the text of a prepared statement, kept with it.
+#[derive(Debug, Default)]
+pub struct Findings {
+    brief: Cell<Option<(By, Brief)>>,
+    fingerprint: Cell<Option<u64>>,
+}
+
+impl Findings {
+    /// What the text is: `judge` tells, unless it was found out by the same names before.
+    pub fn brief(&self, names: &dyn Names, dialect: Dialect, judge: impl FnOnce() -> Brief) -> Brief {
+        let by = (names.version(), dialect);
+        match self.brief.get() {
+            Some((known_by, brief)) if known_by == by && by.0 != 0 => brief,
+            _ => {
+                let brief = judge();
+                self.brief.set(Some((by, brief)));
+                brief
+            }
+        }
+    }
+
+    /// The fingerprint of the text, which must be the one that this is kept with.
+    pub fn fingerprint(&self, text: &[u8]) -> u64 {
+        let found = self.fingerprint.get().unwrap_or_else(|| fingerprint(text));
+        self.fingerprint.set(Some(found));
+        found
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::{Access, Catalog, CatalogRows, Overrides, Reason};
+    use crate::session::collect::{Collected, Collector, Context};
+    use crate::session::{ClientStatements, Statements};
+    use crate::sql::{Access, Catalog, CatalogRows, Overrides, Reason, Verdict};
+    use crate::wire::build;
+    use bytes::BytesMut;
+    use std::cell::RefCell;
 
     #[test]
     fn what_is_known_is_what_would_be_found() {
@@ -127,8 +218,112 @@ mod tests {
             }
         }
         assert!(known.shape.capacity() <= 2 * MAX_TEXT);
-        let bytes: usize = known.slots.iter().filter_map(|s| s.text.as_ref()).map(|t| t.len()).sum();
-        assert!(bytes > 0 && bytes <= SLOTS * MAX_TEXT, "{bytes}");
+        let bytes: usize = slots(&known).map(Slot::bytes).sum();
+        assert_eq!(bytes, known.bytes);
+        assert!((MAX_BYTES / 2..=MAX_BYTES).contains(&bytes), "{bytes}");
+    }
+
+    fn slots(known: &KnownTexts) -> impl Iterator<Item = &Slot> {
+        known.sets.iter().flatten().flat_map(|set| set.iter())
+    }
+
+    /// Counts how often it is asked for a function: texts that call one are judged as often.
+    struct Counting(Catalog, Cell<usize>);
+
+    impl Names for Counting {
+        fn version(&self) -> u64 {
+            self.0.version()
+        }
+
+        fn function(&self, name: &[u8]) -> Verdict {
+            self.1.set(self.1.get() + 1);
+            self.0.function(name)
+        }
+
+        fn relation(&self, name: &[u8]) -> Verdict {
+            self.0.relation(name)
+        }
+    }
+
+    impl Counting {
+        fn new() -> Self {
+            Self(Catalog::builtin(), Cell::default())
+        }
+
+        /// How often it was asked since the last call.
+        fn asked(&self) -> usize {
+            self.1.take()
+        }
+    }
+
+    fn text(n: usize) -> String {
+        format!("select a{n}, lower($1) from t")
+    }
+
+    #[test]
+    fn a_thousand_texts_in_turn_are_judged_once() {
+        let (mut known, names) = (KnownTexts::default(), Counting::new());
+        let mut round = || {
+            for n in 0..1000 {
+                known.judge(text(n).as_bytes(), &names, Dialect::default());
+            }
+            names.asked()
+        };
+        let first = round();
+        assert!(first >= 1000 && round() == first, "{first}");
+        // Few find four others in their set.
+        let again: usize = (0..10).map(|_| round()).sum();
+        assert!(again <= first, "{again} of {}", 10 * first);
+    }
+
+    #[test]
+    fn what_comes_once_does_not_push_out_what_comes_often() {
+        let (mut known, names) = (KnownTexts::default(), Counting::new());
+        let mut asked = Vec::new();
+        for n in 0..50_000 {
+            known.judge(text(n).as_bytes(), &names, Dialect::default());
+            if n % 500 == 0 {
+                names.asked();
+                known.judge(b"select upper($1)", &names, Dialect::default());
+                asked.push(names.asked() > 0);
+            }
+        }
+        let judged = asked.iter().filter(|judged| **judged).count();
+        assert!((2..=4).contains(&judged), "{judged} of {}", asked.len());
+    }
+
+    #[test]
+    fn texts_that_come_no_more_make_room() {
+        let (mut known, names) = (KnownTexts::default(), Counting::new());
+        for n in 0..40_000 {
+            known.judge(text(n / 2).as_bytes(), &names, Dialect::default());
+        }
+        let mut round = || {
+            names.asked();
+            for n in 20_000..21_000 {
+                known.judge(text(n).as_bytes(), &names, Dialect::default());
+            }
+            names.asked()
+        };
+        let first = round();
+        let last = (0..20).map(|_| round()).min().unwrap();
+        assert!(last <= first / 10, "{last} of {first}");
+    }
+
+    #[test]
+    fn what_was_found_out_holds_for_the_same_names_and_dialect() {
+        let (findings, names) = (Findings::default(), Counting::new());
+        let text = b"select lower('a\\')";
+        let judge = |names: &Counting, standard_conforming_strings| {
+            let dialect = Dialect { standard_conforming_strings };
+            let found = findings.brief(names, dialect, || Brief::of(text, &classify(text, names, dialect)));
+            assert_eq!(found, Brief::of(text, &classify(text, &names.0, dialect)));
+            names.asked() > 0
+        };
+        assert_eq!([judge(&names, true), judge(&names, true)], [true, false]);
+        let later = Counting(Catalog::build(CatalogRows::default(), &Overrides::default()), Cell::default());
+        assert_eq!([judge(&later, true), judge(&later, true), judge(&names, true)], [true, false, true]);
+        assert_eq!([judge(&names, false), judge(&names, true)], [true, true]);
     }
 
     /// Texts whose judgement could hang on a number, were it one.
@@ -169,7 +364,49 @@ mod tests {
         for n in 0..3 {
             known.judge(format!("select a from t where b = {n}").as_bytes(), &names, Dialect::default());
         }
-        let kept = known.slots.iter().filter(|s| s.text.is_some()).count();
+        let kept = slots(&known).filter(|s| s.text.is_some()).count();
         assert_eq!((kept, known.shape.as_slice()), (1, &b"select a from t where b = 0"[..]));
+    }
+
+    #[test]
+    fn a_fingerprint_is_taken_once_of_each_text() {
+        let mut statements = ClientStatements::default();
+        for (number, text) in [(1, &b"select 1"[..]), (2, b"select a")] {
+            statements.set_unnamed(number, text, b"\0\0");
+            let (_, findings) = statements.known(b"").unwrap();
+            let again = [findings.fingerprint(text), findings.fingerprint(b"not looked at")];
+            assert_eq!(again, [fingerprint(text); 2]);
+        }
+    }
+
+    #[test]
+    fn the_text_of_a_prepared_statement_is_judged_once_however_often_it_is_bound() {
+        let (mut statements, names) = (ClientStatements::default(), Counting::new());
+        let long = format!("{}{}", text(0), " ".repeat(MAX_TEXT));
+        statements.insert(b"named", Statements::default().intern(long.as_bytes(), b"\0\0", 0)).unwrap();
+        statements.set_unnamed(1, long.as_bytes(), b"\0\0");
+        statements.bind_text(b"bound", long.as_bytes()).unwrap();
+        let known = RefCell::default();
+        for name in [&b"named"[..], b"", b"bound"] {
+            let mut unit = BytesMut::new();
+            (0..1000).for_each(|_| build::bind(&mut unit, b"", name, b"\0\0\0\0\0\0"));
+            build::bare(&mut unit, b'S');
+            let context = Context {
+                names: &names,
+                dialect: Dialect::default(),
+                statements: &statements,
+                known: &known,
+            };
+            let found = Collector::default().collect(&unit, &context);
+            assert!(matches!(found, Collected::Unit(unit) if unit.is_read() && unit.verdict.texts == 1000));
+            let asked = names.asked();
+            assert!((1..10).contains(&asked), "{asked}");
+        }
+        statements.set_unnamed(2, b"delete from t", b"\0\0");
+        let (text, findings) = statements.known(b"").unwrap();
+        let found = findings.brief(&names, Dialect::default(), || {
+            Brief::of(text, &classify(text, &names, Dialect::default()))
+        });
+        assert_ne!(found.access, Access::Read, "it is another text");
     }
 }

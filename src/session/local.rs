@@ -1,9 +1,11 @@
 //! Statements that Tidegate itself answers: `SET`, `RESET` and `SHOW` of `tidegate.` parameters, and
 //! `DEALLOCATE` of statements that the client prepared by messages, whose names servers do not know.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use foldhash::fast::RandomState;
 
 use super::pins::Pins;
 use super::prepared::{MAX_PER_CLIENT, Statements, fold_statement_name};
@@ -17,6 +19,10 @@ use crate::wire::build::{self, Report};
 use crate::wire::client::{self, Bind, Parse, Target, tag};
 use crate::wire::server::{Status, tag as server_tag};
 use crate::wire::sqlstate;
+
+/// The most bytes of text that one unit may have us read by the names of statements. Beyond that a server gets it, which
+/// reads a text once.
+pub(super) const MAX_WORK: usize = 1024 * 1024;
 
 /// A statement of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,9 +107,12 @@ pub fn answer(
 ) -> Option<()> {
     let mut rest = unit;
     let mut any = false;
-    let mut here: Vec<&[u8]> = Vec::new();
+    // How long the texts are that the unit itself prepares.
+    let mut here: HashMap<&[u8], usize, RandomState> = HashMap::default();
+    let mut work = 0;
     while let Ok(Some(frame)) = Frame::peek(rest) {
         let body = frame.body(rest)?;
+        let mut named = None;
         match frame.tag {
             tag::QUERY => {
                 recognise(client::query(body)?, names, session)?;
@@ -116,21 +125,16 @@ pub fn answer(
                     return None;
                 }
                 recognise(parse.text, names, session)?;
-                here.push(parse.name);
+                here.insert(parse.name, parse.text.len());
                 any = true;
             }
             tag::BIND => {
-                let bind = Bind::read(body)?;
-                if !here.contains(&bind.statement) {
-                    recognise(session.statements.text(bind.statement)?, names, session)?;
-                }
+                named = Some(Bind::read(body)?.statement);
                 any = true;
             }
             tag::DESCRIBE => {
-                if let Target::Statement(name) = client::target(body)?
-                    && !here.contains(&name)
-                {
-                    recognise(session.statements.text(name)?, names, session)?;
+                if let Target::Statement(name) = client::target(body)? {
+                    named = Some(name);
                 }
             }
             tag::EXECUTE | tag::SYNC | tag::FLUSH => {}
@@ -139,12 +143,23 @@ pub fn answer(
             }
             _ => return None,
         }
+        if let Some(name) = named {
+            let own = here.get(name);
+            let text = if own.is_some() { None } else { Some(session.statements.text(name)?) };
+            work += own.copied().or(text.map(<[u8]>::len)).unwrap_or_default();
+            if work > MAX_WORK {
+                return None;
+            }
+            if let Some(text) = text {
+                recognise(text, names, session)?;
+            }
+        }
         rest = rest.get(frame.len..)?;
     }
     if !any {
         return None;
     }
-    Answer { session, names, nodes, table, bound: None, failed: false }.run(unit, out);
+    Answer { session, names, nodes, table, bound: None, failed: false, work: 0 }.run(unit, out);
     Some(())
 }
 
@@ -162,7 +177,7 @@ pub fn answer_lost(
     }
     let topology = Topology::default();
     let nodes = Nodes { topology: &topology, now: Duration::ZERO };
-    Answer { session, names, nodes, table, bound: None, failed: false }.run(unit, out);
+    Answer { session, names, nodes, table, bound: None, failed: false, work: 0 }.run(unit, out);
     LostAnswer::Given
 }
 
@@ -174,6 +189,7 @@ fn ends_and_goes_on(unit: &[u8], session: &Session, names: &dyn Names) -> bool {
         ends.then_some(class.statements)
     };
     let mut ended = false;
+    let mut work = 0;
     let mut rest = unit;
     while let Ok(Some(frame)) = Frame::peek(rest) {
         let body = frame.body(rest).unwrap_or_default();
@@ -184,7 +200,11 @@ fn ends_and_goes_on(unit: &[u8], session: &Session, names: &dyn Names) -> bool {
             tag::BIND => Bind::read(body).and_then(|bind| session.statements.text(bind.statement)),
             _ => None,
         };
+        if frame.tag == tag::BIND {
+            work += text.map_or(0, <[u8]>::len);
+        }
         match (ended, text, frame.tag) {
+            (false, _, _) if work > MAX_WORK => return false,
             (true, _, tag::QUERY | tag::PARSE | tag::BIND | tag::DESCRIBE | tag::EXECUTE) => return true,
             // All that comes before the first Execute must belong to the end.
             (false, Some(text), _) => match first_ends(text) {
@@ -214,6 +234,8 @@ struct Answer<'a> {
     table: &'a mut Statements,
     bound: Option<Local>,
     failed: bool,
+    /// How many bytes of text were read by the names of their statements.
+    work: usize,
 }
 
 impl Answer<'_> {
@@ -243,8 +265,13 @@ impl Answer<'_> {
         self.session.status
     }
 
-    fn local(&self, statement: &[u8]) -> Option<Local> {
-        recognise(self.session.statements.text(statement)?, self.names, self.session)
+    fn local(&mut self, statement: &[u8]) -> Option<Local> {
+        let text = self.session.statements.text(statement)?;
+        self.work += text.len();
+        if self.work > MAX_WORK {
+            return Some(Local::Refused);
+        }
+        recognise(text, self.names, self.session)
     }
 
     fn message(&mut self, kind: u8, body: &[u8], out: &mut BytesMut) -> Result<(), Report> {
@@ -270,7 +297,8 @@ impl Answer<'_> {
                 }
             }
             tag::BIND => {
-                self.bound = Bind::read(body).and_then(|bind| self.local(bind.statement));
+                let bind = Bind::read(body);
+                self.bound = bind.and_then(|bind| self.local(bind.statement));
                 if self.bound == Some(Local::Refused) || (self.bound.is_none() && self.session.lost.is_some())
                 {
                     return Err(aborted());
@@ -294,8 +322,9 @@ impl Answer<'_> {
                 }
             },
             tag::EXECUTE => {
-                if let Some(local) = self.bound.clone() {
+                if let Some(local) = self.bound.take() {
                     self.execute(&local, out)?;
+                    self.bound = Some(local);
                 }
             }
             tag::CLOSE => {
@@ -454,97 +483,5 @@ fn describe(local: &Local, out: &mut BytesMut, extended: bool) {
         Local::Show(name) => build::text_columns(out, &[name]),
         _ if extended => build::bare(out, server_tag::NO_DATA),
         _ => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sql::Catalog;
-    use std::rc::Rc;
-
-    struct Lost {
-        session: Session,
-        table: Statements,
-    }
-
-    impl Lost {
-        fn new() -> Self {
-            let mut session = Session::new(Rc::default(), Level::Session, 0);
-            session.lose(crate::session::state::Lost::Told);
-            Self { session, table: Statements::default() }
-        }
-
-        /// The types of the answer's messages with ReadyForQuery's status, or `over`.
-        fn answer(&mut self, unit: &BytesMut) -> String {
-            let mut out = BytesMut::new();
-            let names = Catalog::builtin();
-            match answer_lost(unit, &mut self.session, &names, &mut self.table, &mut out) {
-                LostAnswer::Over => "over".to_owned(),
-                LostAnswer::Given => {
-                    let mut rest = &out[..];
-                    let mut tags = String::new();
-                    while let Some(frame) = Frame::peek(rest).unwrap() {
-                        tags.push(char::from(frame.tag));
-                        if frame.tag == server_tag::READY_FOR_QUERY {
-                            tags.push(char::from(frame.body(rest).unwrap()[0]));
-                        }
-                        rest = &rest[frame.len..];
-                    }
-                    tags
-                }
-            }
-        }
-    }
-
-    fn query(sql: &str) -> BytesMut {
-        let mut unit = BytesMut::new();
-        build::query(&mut unit, sql.as_bytes());
-        unit
-    }
-
-    /// Parse (`P`), Bind (`B`) and Execute (`E`) of named statements, and a Sync at the end.
-    fn extended(steps: &[(char, &str, &str)]) -> BytesMut {
-        let mut unit = BytesMut::new();
-        for (step, name, sql) in steps {
-            match step {
-                'P' => build::parse(&mut unit, name.as_bytes(), sql.as_bytes(), b"\0\0"),
-                'B' => build::bind(&mut unit, b"", name.as_bytes(), b"\0\0\0\0\0\0"),
-                _ => build::message(&mut unit, tag::EXECUTE, |b| b.extend_from_slice(b"\0\0\0\0\0")),
-            }
-        }
-        unit.extend_from_slice(&client::SYNC_MESSAGE);
-        unit
-    }
-
-    #[test]
-    fn in_a_lost_transaction_only_its_end_is_taken() {
-        let mut lost = Lost::new();
-        for (sql, answer) in [
-            ("select 1", "EZE"),
-            ("", "IZE"),
-            ("insert into t values (1); commit", "EZE"),
-            ("savepoint a", "EZE"),
-            ("rollback to a", "EZE"),
-            ("rollback", "CZI"),
-        ] {
-            assert_eq!(lost.answer(&query(sql)), answer, "{sql}");
-        }
-        assert!(lost.session.lost.is_none());
-        assert_eq!(Lost::new().answer(&query("commit")), "CZI");
-        assert_eq!(Lost::new().answer(&query("rollback; select 1")), "over");
-    }
-
-    #[test]
-    fn what_was_sent_with_a_lost_transactions_end_runs_only_behind_it() {
-        let end = [('P', "a", "commit"), ('B', "a", ""), ('E', "", "")];
-        let write = [('P', "b", "insert into t values (1)"), ('B', "b", ""), ('E', "", "")];
-        assert_eq!(Lost::new().answer(&extended(&end)), "12CZI");
-        assert_eq!(Lost::new().answer(&extended(&write)), "EZE");
-        assert_eq!(Lost::new().answer(&extended(&[&end[..], &write[..]].concat())), "over");
-        assert_eq!(Lost::new().answer(&extended(&[&write[..], &end[..]].concat())), "EZE");
-        // Prepared first, but not run first.
-        let mixed = [&end[..1], &write[..], &end[1..]].concat();
-        assert_eq!(Lost::new().answer(&extended(&mixed)), "1EZE");
     }
 }

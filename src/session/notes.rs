@@ -1,5 +1,11 @@
 //! What a unit's statements change in the session, each to be done when its completion is seen.
 
+use std::cell::OnceCell;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use foldhash::fast::RandomState;
+
 use super::pins::Pins;
 use super::prepared::{ClientStatements, fold_statement_name};
 use super::settings::fold_name;
@@ -9,17 +15,17 @@ use crate::sql::{Command, Dialect, Names, Setting, Statement, statements};
 use crate::wire::Frame;
 use crate::wire::client::{self, Bind, Parse, tag};
 
-/// A change of the session.
+/// A change of the session. A clone shares what it says: one text may be executed many times in a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
     /// Of its settings.
     Change(Change),
     /// SAVEPOINT.
-    Savepoint(Box<[u8]>),
+    Savepoint(Rc<[u8]>),
     /// RELEASE.
-    Release(Box<[u8]>),
+    Release(Rc<[u8]>),
     /// ROLLBACK TO.
-    RollbackTo(Box<[u8]>),
+    RollbackTo(Rc<[u8]>),
     /// COMMIT, or ROLLBACK: which it was, the command tag tells.
     TransactionEnd,
     /// Of its pins.
@@ -30,9 +36,9 @@ pub enum Note {
         remove: Pins,
     },
     /// PREPARE of that name.
-    Prepared(Box<[u8]>),
+    Prepared(Rc<[u8]>),
     /// DEALLOCATE of that name.
-    Deallocated(Box<[u8]>),
+    Deallocated(Rc<[u8]>),
     /// DEALLOCATE ALL: the server knows no prepared statement any more, nor does the client.
     DeallocateAll,
     /// DISCARD ALL: nothing is left.
@@ -42,41 +48,88 @@ pub enum Note {
 /// A note and the statement that it belongs to, counted from 0 by completed statements.
 pub type Numbered = (u32, Note);
 
+/// The notes of a unit, in the order of their statements.
+#[derive(Debug, Default)]
+pub struct Notes(VecDeque<Numbered>);
+
+impl Notes {
+    /// The next one of the statement of that number, which has completed.
+    pub fn take(&mut self, number: u32) -> Option<Note> {
+        let (of, _) = self.0.front()?;
+        if *of > number { None } else { self.0.pop_front().map(|(_, note)| note) }
+    }
+
+    /// Whether there is none left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// No statement will complete any more.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// A text that a unit executes, and its notes, read when it is first executed.
+struct Text<'a> {
+    text: &'a [u8],
+    notes: OnceCell<Vec<Note>>,
+}
+
+impl<'a> Text<'a> {
+    fn new(text: &'a [u8]) -> Rc<Self> {
+        Rc::new(Self { text, notes: OnceCell::new() })
+    }
+
+    fn notes(&self, names: &dyn Names, dialect: Dialect) -> &[Note] {
+        self.notes.get_or_init(|| {
+            let mut found = Vec::new();
+            if let Some(statement) = statements(self.text, names, dialect).next() {
+                note(&statement, |note| found.push(note));
+            }
+            found
+        })
+    }
+}
+
 /// Reads the notes of a whole unit. `unit` holds its messages.
 #[must_use]
-pub fn notes(unit: &[u8], names: &dyn Names, dialect: Dialect, prepared: &ClientStatements) -> Vec<Numbered> {
-    let mut found = Vec::new();
+pub fn notes(unit: &[u8], names: &dyn Names, dialect: Dialect, prepared: &ClientStatements) -> Notes {
+    let mut found = VecDeque::new();
     let mut number = 0;
-    // Texts of this unit by statement name, then by portal name: both small, and both cold.
-    let mut parsed: Vec<(&[u8], &[u8])> = Vec::new();
-    let mut bound: Vec<(&[u8], Option<&[u8]>)> = Vec::new();
+    // Texts by statement name, then by portal name.
+    let mut parsed: HashMap<&[u8], Rc<Text<'_>>, RandomState> = HashMap::default();
+    let mut bound: HashMap<&[u8], Option<Rc<Text<'_>>>, RandomState> = HashMap::default();
     let mut rest = unit;
     while let Ok(Some(frame)) = Frame::peek(rest) {
         let Some(body) = frame.body(rest) else { break };
         match frame.tag {
             tag::QUERY => {
                 for statement in statements(client::query(body).unwrap_or_default(), names, dialect) {
-                    note(&statement, number, &mut found);
+                    note(&statement, |note| found.push_back((number, note)));
                     number += u32::from(statement.command != Command::Empty);
                 }
             }
             tag::PARSE => {
                 if let Some(parse) = Parse::read(body) {
-                    parsed.push((parse.name, parse.text));
+                    parsed.insert(parse.name, Text::new(parse.text));
                 }
             }
             tag::BIND => {
                 if let Some(bind) = Bind::read(body) {
-                    let here =
-                        parsed.iter().rfind(|(name, _)| *name == bind.statement).map(|(_, text)| *text);
-                    bound.push((bind.portal, here.or_else(|| prepared.text(bind.statement))));
+                    if !parsed.contains_key(bind.statement)
+                        && let Some(text) = prepared.text(bind.statement)
+                    {
+                        parsed.insert(bind.statement, Text::new(text));
+                    }
+                    bound.insert(bind.portal, parsed.get(bind.statement).cloned());
                 }
             }
             tag::EXECUTE => {
                 let portal = crate::wire::frame::cstr(body).map(|(name, _)| name).unwrap_or_default();
-                let text = bound.iter().rfind(|(name, _)| *name == portal).and_then(|(_, text)| *text);
-                if let Some(statement) = text.and_then(|text| statements(text, names, dialect).next()) {
-                    note(&statement, number, &mut found);
+                if let Some(Some(text)) = bound.get(portal) {
+                    found.extend(text.notes(names, dialect).iter().map(|note| (number, note.clone())));
                 }
                 number += 1;
             }
@@ -84,11 +137,10 @@ pub fn notes(unit: &[u8], names: &dyn Names, dialect: Dialect, prepared: &Client
         }
         rest = rest.get(frame.len..).unwrap_or_default();
     }
-    found
+    Notes(found)
 }
 
-fn note(statement: &Statement<'_>, number: u32, found: &mut Vec<Numbered>) {
-    let mut add = |note| found.push((number, note));
+fn note(statement: &Statement<'_>, mut add: impl FnMut(Note)) {
     match statement.command {
         Command::Set(setting) => add(Note::Change(set(setting, statement.text))),
         Command::SetConfig { setting, local: false } => add(Note::Change(set(setting, statement.text))),
@@ -151,8 +203,8 @@ mod tests {
     use crate::wire::build;
     use bytes::BytesMut;
 
-    fn read(unit: &[u8], prepared: &ClientStatements) -> Vec<Numbered> {
-        notes(unit, &Catalog::builtin(), Dialect { standard_conforming_strings: true }, prepared)
+    fn read(unit: &[u8], prepared: &ClientStatements) -> VecDeque<Numbered> {
+        notes(unit, &Catalog::builtin(), Dialect { standard_conforming_strings: true }, prepared).0
     }
 
     #[test]
@@ -190,5 +242,62 @@ mod tests {
         }
         let found = read(&unit, &prepared);
         assert_eq!(found, [(1, Note::Pins { add: Pins::LISTEN, remove: Pins::default() })]);
+    }
+
+    #[test]
+    fn a_note_is_taken_when_its_statement_completes() {
+        let notes = [(0, Note::DeallocateAll), (2, Note::TransactionEnd), (2, Note::DiscardAll)];
+        let mut notes = Notes(notes.into());
+        assert_eq!(notes.take(0), Some(Note::DeallocateAll));
+        assert_eq!((notes.take(0), notes.take(1)), (None, None));
+        assert_eq!(notes.take(2), Some(Note::TransactionEnd));
+        assert_eq!((notes.take(2), notes.take(2)), (Some(Note::DiscardAll), None));
+        assert!(notes.is_empty());
+    }
+
+    /// With a search for each of them this would not end.
+    #[test]
+    fn each_note_is_taken_from_the_front() {
+        let mut notes = Notes((0..500_000).map(|number| (number, Note::TransactionEnd)).collect());
+        for number in 0..500_000 {
+            assert_eq!((notes.take(number), notes.take(number)), (Some(Note::TransactionEnd), None));
+        }
+    }
+
+    /// With a walk over the names at each of them this would not end.
+    #[test]
+    fn each_message_is_looked_at_once() {
+        let mut unit = BytesMut::new();
+        for n in 0..200_000 {
+            let name = n.to_string();
+            build::parse(&mut unit, name.as_bytes(), b"select 1", b"\0\0");
+        }
+        for n in 0..200_000 {
+            let name = n.to_string();
+            build::bind(&mut unit, name.as_bytes(), name.as_bytes(), b"\0\0\0\0\0\0");
+        }
+        for _ in 0..200_000 {
+            build::message(&mut unit, tag::EXECUTE, |b| b.extend_from_slice(b"0\0\0\0\0\0"));
+        }
+        assert_eq!(read(&unit, &ClientStatements::default()), []);
+    }
+
+    #[test]
+    fn a_text_is_kept_once_however_often_it_is_executed() {
+        let text = format!("set a.b to '{}'", "x".repeat(1 << 20));
+        let mut prepared = ClientStatements::default();
+        prepared.insert(b"s", Statements::default().intern(text.as_bytes(), b"\0\0", 0)).unwrap();
+        let mut unit = BytesMut::new();
+        for _ in 0..10 {
+            build::bind(&mut unit, b"", b"s", b"\0\0\0\0\0\0");
+            build::message(&mut unit, tag::EXECUTE, |b| b.extend_from_slice(b"\0\0\0\0\0"));
+        }
+        let found = read(&unit, &prepared);
+        let texts = found.iter().map(|(number, note)| match note {
+            Note::Change(Change::Set { sql, .. }) => (*number, Rc::as_ptr(sql)),
+            other => panic!("{other:?}"),
+        });
+        let texts: Vec<_> = texts.collect();
+        assert_eq!(texts, (0..10).map(|number| (number, texts[0].1)).collect::<Vec<_>>());
     }
 }

@@ -1,4 +1,4 @@
-//! Prepared statements: the names that clients use, and the ones that servers know.
+//! Prepared statements: the names that clients use, and the ones that they have on servers.
 //!
 //! A statement is known to servers under a name of ours that every session with the same text,
 //! parameter types and name-resolving settings shares. So it is parsed once per server connection.
@@ -9,6 +9,8 @@ use std::hash::{BuildHasher, Hasher};
 use std::rc::{Rc, Weak};
 
 use foldhash::fast::RandomState;
+
+use super::known::Findings;
 
 /// The most prepared statements that one client may have.
 pub const MAX_PER_CLIENT: usize = 16_384;
@@ -30,6 +32,8 @@ pub struct Shared {
     pub text: Box<[u8]>,
     /// Count and oids of the parameter types as in its Parse message.
     pub types: Box<[u8]>,
+    /// What was found out about its text.
+    pub findings: Findings,
     plan_key: u64,
     told: Cell<Option<Told>>,
 }
@@ -101,12 +105,15 @@ impl Statements {
         hasher.write_u64(plan_key);
         let key = hasher.finish();
         let same = |s: &Shared| *s.text == *text && *s.types == *types && s.plan_key == plan_key;
-        if let Some(known) =
-            self.by_key.get(&key).and_then(|all| all.iter().filter_map(Weak::upgrade).find(|s| same(s)))
-        {
-            return known;
+        if let Some(all) = self.by_key.get_mut(&key) {
+            if let Some(known) = all.iter().filter_map(Weak::upgrade).find(|s| same(s)) {
+                return known;
+            }
+            // Whoever prepares and closes one text over and over leaves nothing behind.
+            all.retain(|s| s.strong_count() > 0);
+        } else {
+            self.sweep();
         }
-        self.sweep();
         self.next += 1;
         let mut name = PREFIX.to_vec();
         name.extend_from_slice(format!("{:x}", self.next).as_bytes());
@@ -115,6 +122,7 @@ impl Statements {
             name: name.into(),
             text: text.into(),
             types: types.into(),
+            findings: Findings::default(),
             plan_key,
             told: Cell::new(None),
         });
@@ -168,6 +176,16 @@ pub struct Unnamed {
     pub text: Vec<u8>,
     /// Count and oids of the parameter types as in its Parse message.
     pub types: Vec<u8>,
+    /// What was found out about its text.
+    pub findings: Findings,
+}
+
+/// A statement on the session's own server.
+#[derive(Debug)]
+struct Bound {
+    /// Empty where SQL prepared it.
+    text: Box<[u8]>,
+    findings: Findings,
 }
 
 /// The prepared statements of one client.
@@ -175,8 +193,8 @@ pub struct Unnamed {
 pub struct ClientStatements {
     named: HashMap<Box<[u8]>, SharedStatement, RandomState>,
     /// Those that stand on the session's own server under the client's names: prepared by SQL, and all that came
-    /// behind the first of these. With their texts, which are empty where SQL prepared them.
-    bound: HashMap<Box<[u8]>, Box<[u8]>, RandomState>,
+    /// behind the first of these.
+    bound: HashMap<Box<[u8]>, Bound, RandomState>,
     bytes: usize,
     /// The generation of definitions in which the first of these was prepared.
     generation: u64,
@@ -198,11 +216,20 @@ impl ClientStatements {
     /// The text of the statement of that name, or of the unnamed one.
     #[must_use]
     pub fn text(&self, name: &[u8]) -> Option<&[u8]> {
+        self.known(name).map(|(text, _)| text)
+    }
+
+    /// The same, and what was found out about it.
+    #[must_use]
+    pub fn known(&self, name: &[u8]) -> Option<(&[u8], &Findings)> {
         if name.is_empty() {
-            return (self.unnamed.number != 0).then_some(&self.unnamed.text);
+            let unnamed = &self.unnamed;
+            return (unnamed.number != 0).then_some((&unnamed.text, &unnamed.findings));
         }
-        let bound = || self.bound.get(name).map(|text| &**text).filter(|text| !text.is_empty());
-        self.named.get(name).map(|s| &*s.text).or_else(bound)
+        if let Some(statement) = self.named.get(name) {
+            return Some((&statement.text, &statement.findings));
+        }
+        self.bound.get(name).filter(|b| !b.text.is_empty()).map(|b| (&*b.text, &b.findings))
     }
 
     /// The client's name for the statement that servers know by that name.
@@ -239,13 +266,13 @@ impl ClientStatements {
             return Err(TooMany);
         }
         self.bytes = bytes;
-        self.bound.insert(name.into(), text.into());
+        self.bound.insert(name.into(), Bound { text: text.into(), findings: Findings::default() });
         Ok(true)
     }
 
     /// A statement is gone from the session's own server; its text is returned.
     pub fn unbind(&mut self, name: &[u8]) -> Option<Box<[u8]>> {
-        let text = self.bound.remove(name)?;
+        let Bound { text, .. } = self.bound.remove(name)?;
         self.bytes -= text.len();
         Some(text)
     }
@@ -282,6 +309,7 @@ impl ClientStatements {
     /// Remembers the unnamed statement.
     pub fn set_unnamed(&mut self, number: u64, text: &[u8], types: &[u8]) {
         self.unnamed.number = number;
+        self.unnamed.findings = Findings::default();
         self.unnamed.text.clear();
         self.unnamed.text.extend_from_slice(text);
         self.unnamed.types.clear();
@@ -321,84 +349,6 @@ impl ClientStatements {
     }
 }
 
-struct Known {
-    statement: SharedStatement,
-    used: u64,
-}
-
-/// The statements that one server connection knows.
-#[derive(Default)]
-pub struct ServerStatements {
-    known: HashMap<u64, Known, RandomState>,
-    clock: u64,
-    /// The number of the unnamed statement that it holds; 0 if none.
-    pub unnamed: u64,
-}
-
-impl ServerStatements {
-    /// Whether it knows the statement, which counts as a use.
-    pub fn touch(&mut self, id: u64) -> bool {
-        self.clock += 1;
-        match self.known.get_mut(&id) {
-            Some(known) => {
-                known.used = self.clock;
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Whether it knows the statement.
-    #[must_use]
-    pub fn knows(&self, id: u64) -> bool {
-        self.known.contains_key(&id)
-    }
-
-    /// It will know the statement from now on.
-    pub fn insert(&mut self, statement: SharedStatement) {
-        self.clock += 1;
-        self.known.insert(statement.id, Known { statement, used: self.clock });
-    }
-
-    /// It does not know the statement (any more).
-    pub fn remove(&mut self, id: u64) {
-        self.known.remove(&id);
-    }
-
-    /// It knows none, as after DEALLOCATE ALL.
-    pub fn clear(&mut self) {
-        self.known.clear();
-        self.unnamed = 0;
-    }
-
-    /// Takes out the one that was not used for longest, if more than `limit` are known.
-    pub fn evict(&mut self, limit: usize) -> Option<SharedStatement> {
-        if self.known.len() <= limit {
-            return None;
-        }
-        let id = self.known.iter().min_by_key(|(_, known)| known.used).map(|(id, _)| *id)?;
-        self.known.remove(&id).map(|known| known.statement)
-    }
-
-    /// How many are known.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.known.len()
-    }
-
-    /// Whether none is known.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
-    }
-}
-
-impl std::fmt::Debug for ServerStatements {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerStatements").field("known", &self.known.len()).finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -428,17 +378,12 @@ mod tests {
     }
 
     #[test]
-    fn a_server_forgets_what_was_not_used_for_longest() {
+    fn one_text_prepared_and_closed_over_and_over_is_kept_once() {
         let mut table = Statements::default();
-        let all: Vec<_> =
-            (0..4).map(|n| table.intern(format!("select {n}").as_bytes(), b"\0\0", 0)).collect();
-        let mut server = ServerStatements::default();
-        for s in &all {
-            server.insert(s.clone());
+        for _ in 0..1000 {
+            table.intern(b"select 1", b"\0\0", 0);
+            let kept: usize = table.by_key.values().map(Vec::len).sum();
+            assert_eq!(kept, 1);
         }
-        assert!(server.touch(all[0].id));
-        let out: Vec<_> = std::iter::from_fn(|| server.evict(1)).map(|s| s.id).collect();
-        assert_eq!(out, [all[1].id, all[2].id, all[3].id]);
-        assert!(server.touch(all[0].id));
     }
 }

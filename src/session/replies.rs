@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
-use super::prepared::{ClientStatements, ServerStatements, SharedStatement, Unnamed};
+use super::prepared::{ClientStatements, SharedStatement, Unnamed};
+use super::server_statements::ServerStatements;
 use crate::wire::build;
 use crate::wire::server::tag;
 

@@ -19,9 +19,8 @@ const FOLLOWED: [&str; 8] = [
 #[derive(Debug, Default)]
 pub struct Reported {
     values: Vec<(&'static str, Box<[u8]>)>,
-    /// Parameters that the client's own statements concern.
-    noted: Vec<Box<str>>,
-    noted_all: bool,
+    /// Those of [`FOLLOWED`] that the client's own statements concern.
+    noted: [bool; FOLLOWED.len()],
 }
 
 impl Reported {
@@ -38,21 +37,21 @@ impl Reported {
 
     /// A statement of the client's own makes that change: it is followed by what the statement says.
     pub fn note(&mut self, change: &Change) {
-        match change.name() {
-            Some(name) => self.noted.push(name.into()),
-            None => self.noted_all = true,
+        let Some(name) = change.name() else { return self.note_all() };
+        for (noted, known) in self.noted.iter_mut().zip(FOLLOWED) {
+            *noted |= *known == *name;
         }
     }
 
     /// All parameters are what they were at the start.
     pub fn note_all(&mut self) {
-        self.noted_all = true;
+        self.noted.fill(true);
     }
 
     /// Whether there is nothing to take.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.values.is_empty() && self.noted.is_empty() && !self.noted_all
+        self.values.is_empty() && !self.noted.contains(&true)
     }
 
     /// The transaction is over: what something else than the client's own statements has set, be it for good or back
@@ -60,10 +59,7 @@ impl Reported {
     pub fn take(&mut self) -> Vec<(&'static str, Box<[u8]>)> {
         let mut values = std::mem::take(&mut self.values);
         let noted = std::mem::take(&mut self.noted);
-        if std::mem::take(&mut self.noted_all) {
-            return Vec::new();
-        }
-        values.retain(|(name, _)| !noted.iter().any(|n| **n == **name));
+        values.retain(|(name, _)| !noted.iter().zip(FOLLOWED).any(|(noted, known)| *noted && known == *name));
         values
     }
 }
@@ -85,6 +81,15 @@ mod tests {
         reported.report(b"application_name", b"x");
         reported.note_all();
         assert_eq!(reported.take(), []);
+        assert!(reported.is_empty());
+    }
+
+    #[test]
+    fn of_parameters_that_are_not_followed_nothing_is_kept() {
+        let mut reported = Reported::default();
+        for _ in 0..1000 {
+            reported.note(&Change::Reset("work_mem".into()));
+        }
         assert!(reported.is_empty());
     }
 }

@@ -136,7 +136,7 @@ impl Session {
                 self.reported.note(&change);
                 self.changes.change(change);
             }
-            Note::Savepoint(name) => self.changes.savepoint(&name),
+            Note::Savepoint(name) => self.changes.savepoint(name),
             Note::Release(name) => self.changes.release(&name),
             Note::RollbackTo(name) => {
                 // Whether it was before the savepoint or behind it is not remembered: bound is the safe side.

@@ -9,8 +9,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::collect::{Collected, Collector, Context, End, Unit};
-use super::prepared::{ClientStatements, ServerStatements, Statements};
+use super::prepared::{ClientStatements, Statements};
 use super::replies::{Event, Expect, Replies};
+use super::server_statements::ServerStatements;
 use super::translate::{Sharing, Translator};
 use crate::sql::{Catalog, Dialect};
 use crate::wire::client::{self, Bind, Parse, SYNC_MESSAGE, Target, tag};

@@ -1,5 +1,7 @@
 //! Changes of settings that hold only once their transaction has committed.
 
+use std::rc::Rc;
+
 use super::settings::{Full, SettingsMap};
 
 /// A change of one session's settings.
@@ -8,14 +10,14 @@ pub enum Change {
     /// A parameter is set by that statement.
     Set {
         /// Lower case.
-        name: Box<str>,
+        name: Rc<str>,
         /// The statement.
-        sql: Box<[u8]>,
+        sql: Rc<[u8]>,
         /// The value as written.
-        value: Box<[u8]>,
+        value: Rc<[u8]>,
     },
     /// RESET of one parameter.
-    Reset(Box<str>),
+    Reset(Rc<str>),
     /// RESET ALL, or DISCARD ALL.
     ResetAll,
 }
@@ -69,7 +71,7 @@ impl Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     Change(Change),
-    Savepoint(Box<[u8]>),
+    Savepoint(Rc<[u8]>),
 }
 
 /// The most changes and savepoints that one transaction may have before they are no longer followed.
@@ -109,8 +111,8 @@ impl Changes {
     }
 
     /// SAVEPOINT.
-    pub fn savepoint(&mut self, name: &[u8]) {
-        self.push(Step::Savepoint(name.into()));
+    pub fn savepoint(&mut self, name: Rc<[u8]>) {
+        self.push(Step::Savepoint(name));
     }
 
     /// RELEASE: the savepoint and those after it are gone, their changes stay.
@@ -171,9 +173,9 @@ mod tests {
         let (mut settings, base) = (SettingsMap::default(), SettingsMap::default());
         let mut changes = Changes::default();
         changes.change(set("a", "1"));
-        changes.savepoint(b"s");
+        changes.savepoint(b"s"[..].into());
         changes.change(set("a", "2"));
-        changes.savepoint(b"t");
+        changes.savepoint(b"t"[..].into());
         changes.change(set("b", "3"));
         changes.release(b"T");
         changes.rollback_to(b"s");

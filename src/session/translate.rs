@@ -3,8 +3,9 @@
 
 use bytes::BytesMut;
 
-use super::prepared::{ClientStatements, PREFIX, ServerStatements, SharedStatement, Statements};
+use super::prepared::{ClientStatements, PREFIX, SharedStatement, Statements};
 use super::replies::{Before, Expect, Replies};
+use super::server_statements::ServerStatements;
 use super::settings::SettingsMap;
 use crate::wire::Frame;
 use crate::wire::build;

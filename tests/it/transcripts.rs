@@ -359,6 +359,24 @@ async fn statements_are_described_replaced_and_missed_as_in_postgresql() {
                 ],
             ),
             scene(
+                "SQL speaks twice of one that messages have prepared, in a transaction",
+                [
+                    (s().parse("b", "SELECT $1::int + 1").sync().query("BEGIN"), Ready(2)),
+                    (s().query("EXECUTE b(41); EXECUTE b(42)"), Ready(1)),
+                    (s().query("COMMIT"), Ready(1)),
+                ],
+            ),
+            scene(
+                "one that was described before definitions changed is bound twice in a transaction",
+                [
+                    (s().parse("p", "SELECT 1 + 0").describe("p").bind("p").execute().sync(), Ready(1)),
+                    (s().query("CREATE TABLE other (a int)"), Ready(1)),
+                    (s().query("BEGIN"), Ready(1)),
+                    (s().bind("p").execute().bind("p").execute().sync(), Ready(1)),
+                    (s().query("COMMIT; DROP TABLE other"), Ready(1)),
+                ],
+            ),
+            scene(
                 "SQL explains what messages have prepared",
                 [
                     (s().parse("f", "SELECT $1::int + 1").parse("g", "SELECT 4").sync(), Ready(1)),
