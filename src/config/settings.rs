@@ -190,7 +190,7 @@ pub struct Settings {
     pub max_staleness: Option<Duration>,
     /// Time between polls of a node at rest. Default 50 ms.
     pub poll_interval: Duration,
-    /// Time between polls of a node while somebody waits or units flow. Default 2 ms.
+    /// Time between polls of a node while somebody waits or many units flow; four times that if few do. Default 2 ms.
     pub poll_interval_busy: Duration,
     /// A poll without answer for this long means that the node is down. Default 5 s.
     pub poll_timeout: Duration,

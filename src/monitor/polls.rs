@@ -1,7 +1,7 @@
 //! What workers and the monitor share about polls: their numbers, who waits for them, and how busy nodes are.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
@@ -13,9 +13,21 @@ use crate::topology::NodeId;
 struct NodePolls {
     /// The number of the last poll that was sent, or is just about to be.
     sent: AtomicU64,
-    /// The monitor sleeps for a whole interval, so that whoever needs a poll has to ring.
-    resting: AtomicBool,
+    /// A [`Pause`]: how long the monitor sleeps, and so who has to ring.
+    pause: AtomicU8,
     bell: Notify,
+}
+
+/// How long the monitor sleeps between two polls of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Pause {
+    /// As shortly as ever: nobody has to ring.
+    Short,
+    /// Longer: whoever waits has to ring.
+    Long,
+    /// Until something happens: the next unit rings.
+    Rest,
 }
 
 /// One worker's counts, on cache lines of its own.
@@ -23,6 +35,13 @@ struct NodePolls {
 #[derive(Debug)]
 struct Flow {
     units: Box<[AtomicU64]>,
+}
+
+impl NodePolls {
+    /// Whether the monitor is to be rung for: only one of those who find it asleep does.
+    fn wake(&self) -> bool {
+        self.pause.swap(Pause::Short as u8, Ordering::SeqCst) != Pause::Short as u8
+    }
 }
 
 /// The polls of all nodes.
@@ -97,9 +116,9 @@ impl Polls {
         }
     }
 
-    pub(super) fn set_resting(&self, node: NodeId, resting: bool) {
+    pub(super) fn set_pause(&self, node: NodeId, pause: Pause) {
         if let Some(n) = self.node(node) {
-            n.resting.store(resting, Ordering::SeqCst);
+            n.pause.store(pause as u8, Ordering::SeqCst);
         }
     }
 }
@@ -128,8 +147,8 @@ impl PollsHandle {
     /// Asks for a poll of the node if none is due for a while.
     pub fn kick_if_resting(&self, node: NodeId) {
         if let Some(n) = self.polls.node(node)
-            && n.resting.load(Ordering::SeqCst)
-            && n.resting.swap(false, Ordering::SeqCst)
+            && n.pause.load(Ordering::SeqCst) == Pause::Rest as u8
+            && n.wake()
         {
             n.bell.notify_one();
         }
@@ -157,7 +176,7 @@ impl PollsHandle {
     pub fn wait(&self) -> Waiting {
         let waiting = self.begin_to_wait();
         for node in &self.polls.nodes {
-            if node.resting.swap(false, Ordering::SeqCst) {
+            if node.pause.load(Ordering::SeqCst) != Pause::Short as u8 && node.wake() {
                 node.bell.notify_one();
             }
         }

@@ -13,7 +13,7 @@ use rand::RngExt;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::clock::Clock;
-use super::polls::Polls;
+use super::polls::{Pause, Polls};
 use super::probe::Probe;
 use super::published::{Latest, Published};
 use super::verifiers::Verifiers;
@@ -36,6 +36,12 @@ const LEAST_PAUSE: Duration = Duration::from_millis(1);
 
 /// How many topologies are kept for their room. Readers are done with one after a poll or two.
 const KEPT: usize = 4;
+
+/// So many units in a millisecond pay for a poll every `poll_interval_busy`: it costs about as much as two.
+const MANY: u128 = 25;
+
+/// Where fewer flow, polls are so many times as far apart, unless somebody waits.
+const FEW: u32 = 4;
 
 /// How long a node counts as busy after its last unit.
 const BUSY_FOR: Duration = Duration::from_millis(20);
@@ -175,7 +181,7 @@ async fn poll(publisher: &Publisher, node: NodeId, probe: &mut Probe) -> String 
     let mut answer = pin!(sleep_until(Instant::now()));
     let mut next = pin!(sleep_until(Instant::now()));
     let mut units = polls.units(node);
-    let mut busy_until = Duration::ZERO;
+    let (mut busy_until, mut last_received) = (Duration::ZERO, Duration::ZERO);
     let mut unflushed_since: Option<Duration> = None;
     let mut nudged = Duration::ZERO;
     let mut epoch = Epoch::default();
@@ -209,12 +215,19 @@ async fn poll(publisher: &Publisher, node: NodeId, probe: &mut Probe) -> String 
                 }
             }
         }
-        let now_units = polls.units(node);
-        if now_units != units {
-            units = now_units;
+        let flowed = polls.units(node).wrapping_sub(units);
+        units = units.wrapping_add(flowed);
+        let many = u128::from(flowed) * 1_000 >= received.saturating_sub(last_received).as_micros() * MANY;
+        last_received = received;
+        if flowed > 0 {
             busy_until = received.saturating_add(BUSY_FOR);
         }
-        let last = Last { sent, received, busy: received < busy_until };
+        let flow = match () {
+            () if received >= busy_until => Pause::Rest,
+            () if many => Pause::Short,
+            () => Pause::Long,
+        };
+        let last = Last { sent, received, flow };
         pause(publisher, node, next.as_mut(), &last, &settings).await;
     }
 }
@@ -234,7 +247,8 @@ async fn within<T>(mut timer: Pin<&mut Sleep>, limit: Instant, work: impl Future
 struct Last {
     sent: Duration,
     received: Duration,
-    busy: bool,
+    /// What the units that flow to the node ask for.
+    flow: Pause,
 }
 
 /// The time until the next poll: short while somebody waits or units flow, else until the interval is over; or until
@@ -248,7 +262,7 @@ async fn pause(
 ) {
     let Publisher { polls, clock, .. } = publisher;
     let short = settings.poll_interval_busy;
-    if last.busy || polls.is_awaited() {
+    if last.flow == Pause::Short || polls.is_awaited() {
         let limit = clock.moment(due(last.received, short, short));
         if within(timer.as_mut(), limit, polls.rung(node)).await.is_some() {
             // Whoever rings is heard, but not without end.
@@ -260,13 +274,15 @@ async fn pause(
         }
         return;
     }
-    polls.set_resting(node, true);
+    polls.set_pause(node, last.flow);
     // Whoever came between the look at `is_awaited` and the mark has not rung.
     if !polls.is_awaited() {
-        let limit = clock.moment(due(last.received, settings.poll_interval, short));
+        let rest = settings.poll_interval;
+        let interval = if last.flow == Pause::Rest { rest } else { rest.min(short.saturating_mul(FEW)) };
+        let limit = clock.moment(due(last.received, interval, short));
         let _ = within(timer, limit, polls.rung(node)).await;
     }
-    polls.set_resting(node, false);
+    polls.set_pause(node, Pause::Short);
 }
 
 /// When the next poll is due that is to come after `interval`: on a grid that all nodes share, so that one wakeup

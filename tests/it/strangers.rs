@@ -203,7 +203,8 @@ fn goes_on(peer: &mut Peer, bytes: &[u8]) -> bool {
 
 #[tokio::test]
 async fn so_many_may_be_logging_in_and_no_more() {
-    let proxy = proxy(&[("TIDEGATE_AUTH_MAX_LOGINS", "3")]).await;
+    // One worker takes them in the order in which they come.
+    let proxy = proxy(&[("TIDEGATE_AUTH_MAX_LOGINS", "3"), ("TIDEGATE_WORKERS", "1")]).await;
     let bystander = bystander(&proxy).await;
     let mut holders: Vec<_> = (0..3).map(|_| Half::of(proxy.port, "known", password(PASSWORD))).collect();
     // So many may stand in line.
