@@ -1,5 +1,7 @@
 //! One unit: judged, placed, run, and run again elsewhere where that is provably safe.
 
+use std::io;
+
 use bytes::{Buf, BytesMut};
 
 use super::place::Place;
@@ -7,7 +9,7 @@ use super::reach::Tries;
 use super::serve::{Client, Life};
 use super::worker::Entrance;
 use crate::pool::Lease;
-use crate::relay::exchange::{ClientSide, Plan};
+use crate::relay::exchange::{ClientSide, Farewell, Plan};
 use crate::relay::heal::Refusal;
 use crate::relay::{Exchange, Outcome, SettleError};
 use crate::route::{RouteHint, Want, Why};
@@ -294,13 +296,13 @@ impl Client {
         if unit.verdict.effects.has(Effects::SQL_PREPARE.with(Effects::DATABASE))
             && let Err(error) = Box::pin(self.clear_the_way(lease, unit)).await
         {
-            return Outcome::ServerFailed { message: error.to_string(), torn: false };
+            return unprepared(error);
         }
         if unit.named && self.session.statements.are_older_than(plan.generation) {
             match Box::pin(self.check_shapes(lease, unit, plan.generation)).await {
                 Ok(true) => {}
                 Ok(false) => return Outcome::PlanChanged,
-                Err(error) => return Outcome::ServerFailed { message: error.to_string(), torn: false },
+                Err(error) => return unprepared(error),
             }
         }
         let before = (plan.may_heal && unit.named).then(|| {
@@ -383,4 +385,19 @@ impl Client {
             Sharing::Generation(generation)
         }
     }
+}
+
+/// What the end of a server means that was asked for something before a unit ran on it: the unit has not begun, and a read
+/// can run elsewhere.
+fn unprepared(error: SettleError) -> Outcome {
+    let error = match error {
+        SettleError::Io(error) => error,
+        SettleError::Refused { sqlstate, message } if sqlstate.starts_with("57P") => {
+            io::Error::other(message)
+        }
+        refused @ SettleError::Refused { .. } => {
+            return Outcome::ServerFailed { message: refused.to_string(), torn: false };
+        }
+    };
+    Outcome::ServerLost { error, unseen: true, torn: false, farewell: Farewell::None }
 }
