@@ -14,6 +14,7 @@ use super::unit;
 use super::worker::{Entrance, Worker};
 use crate::monitor::{CatalogCell, Latest};
 use crate::net::Stream;
+use crate::net::buffers::make_room;
 use crate::pool::{Identity, Lease, PoolKey};
 use crate::relay::own_notification;
 use crate::session::collect::End;
@@ -220,7 +221,7 @@ impl Client {
         if self.input.capacity() == 0 {
             self.input = self.worker.buffers.borrow_mut().take();
         }
-        self.input.reserve(1);
+        make_room(&mut self.input);
         let read = self.stream.poll_read_into(cx, &mut self.input);
         if read.is_pending() && self.input.is_empty() {
             self.worker.buffers.borrow_mut().give(std::mem::take(&mut self.input));

@@ -8,10 +8,20 @@ pub const SIZE: usize = 16 * 1024;
 /// How many free ones a worker keeps.
 const KEEP: usize = 256;
 
+/// A read into less room than this would not be worth its system call.
+const ENOUGH: usize = SIZE / 4;
+
+/// Sees to it that a read into the buffer finds room: what was consumed in front comes back first.
+pub fn make_room(buffer: &mut BytesMut) {
+    if buffer.capacity() - buffer.len() < ENOUGH {
+        buffer.reserve(SIZE / 2);
+    }
+}
+
 /// Takes the first bytes out of a buffer: all of them more cheaply than some.
 pub fn consume(buffer: &mut BytesMut, n: usize) {
     if n == buffer.len() {
-        // Keeps the room in one piece, at the front.
+        // Does not move the front, but what lies behind it is room again.
         buffer.clear();
     } else {
         buffer.advance(n);
@@ -48,6 +58,20 @@ impl Buffers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_is_always_room_for_a_read_worth_its_while() {
+        let mut buffer = BytesMut::with_capacity(SIZE);
+        for left in (0..SIZE).step_by(7).chain([1, 0, 5, 0, 0]) {
+            make_room(&mut buffer);
+            let room = buffer.capacity() - buffer.len();
+            assert!((ENOUGH..=4 * SIZE).contains(&room), "{room}");
+            // It is filled, and all but an unfinished message is passed on.
+            buffer.resize(buffer.capacity(), 1);
+            let n = buffer.len() - left.min(buffer.len() / 3);
+            consume(&mut buffer, n);
+        }
+    }
 
     #[test]
     fn a_buffer_comes_back_with_its_room() {

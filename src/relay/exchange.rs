@@ -10,7 +10,7 @@ use bytes::{Buf, BytesMut};
 use super::heal::Refusal;
 use super::settle::{SettleError, settle};
 use crate::net::Stream;
-use crate::net::buffers::consume;
+use crate::net::buffers::{consume, make_room};
 use crate::server::Connection;
 use crate::session::collect::End;
 use crate::session::notes::Notes;
@@ -246,14 +246,14 @@ impl<'a, 'b> Exchange<'a, 'b> {
             }
             if !self.has_unsent() && !self.is_fed() {
                 let Connection { stream, input, .. } = &mut *self.server;
-                input.reserve(1);
+                make_room(input);
                 let read = poll_fn(|cx| stream.poll_read_into(cx, input)).await;
                 self.pass_down(read, unit).await?;
                 continue;
             }
             match self.wait().await? {
                 Ready::Server => {
-                    self.server.input.reserve(1);
+                    make_room(&mut self.server.input);
                     if let Some(read) = self.server.stream.read_now(&mut self.server.input).await.transpose()
                     {
                         self.pass_down(read, unit).await?;
