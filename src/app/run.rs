@@ -47,7 +47,7 @@ pub fn run(settings: Settings, reload: Reload) -> ExitCode {
     runtime.block_on(control(settings, reload))
 }
 
-/// The control thread's task: nodes are polled, HTTP is served, clients are accepted and dealt out.
+/// The control thread's task: nodes are polled, HTTP is served, signals are heard.
 async fn control(settings: Settings, reload: Reload) -> ExitCode {
     let (listener, web) = match (listen_for_clients(settings.listen), listen(settings.http)) {
         (Ok(listener), Ok(web)) => (listener, web),

@@ -47,19 +47,26 @@ impl Client {
         tries: &mut Tries,
         now: Duration,
     ) -> Result<(Lease, Place), Report> {
+        match self.find(unit, tries, now)? {
+            (Look::Go(place), Some(Step::Lease(lease))) => {
+                self.worker.metrics.added_latency(Duration::ZERO);
+                Ok((lease, place))
+            }
+            found => Box::pin(self.reach_in_time(unit, tries, now, found)).await,
+        }
+    }
+
+    /// Looks for a place, and for a connection there if there is one: both by the same topology.
+    #[inline]
+    fn find(&mut self, unit: &Unit, tries: &Tries, now: Duration) -> Result<(Look, Option<Step>), Report> {
         let topology = self.worker.topology();
         let ask = self.ask(unit, tries, &self.worker.settings())?;
         let found = look(&self.worker, &topology, &mut self.session, &ask, now)?;
-        let mut step = None;
-        if let Look::Go(place) = found {
-            step = self.worker.pools.borrow_mut().take(place.node, self.key, &topology);
-            if let Some(Step::Lease(lease)) = step {
-                self.worker.metrics.added_latency(Duration::ZERO);
-                return Ok((lease, place));
-            }
-        }
-        drop(topology);
-        Box::pin(self.reach_in_time(unit, tries, now, found, step)).await
+        let step = match found {
+            Look::Go(place) => self.worker.pools.borrow_mut().take(place.node, self.key, &topology),
+            Look::Wait { .. } => None,
+        };
+        Ok((found, step))
     }
 
     /// Goes on where nothing was to be had at once: waits for freshness, for a connection, or makes one, and tries
@@ -69,33 +76,27 @@ impl Client {
         unit: &Unit,
         tries: &mut Tries,
         began: Duration,
-        found: Look,
-        step: Option<Step>,
+        found: (Look, Option<Step>),
     ) -> Result<(Lease, Place), Report> {
-        // The first look's findings, used up by the first turn.
-        let mut first = Some((found, step));
+        // Used up by the first turn.
+        let mut found = Some(found);
         while tries.made < MAX_TRIES {
             tries.made += 1;
-            let (found, step) = match first.take() {
-                Some((found, step)) => (found, Some(step)),
-                None => {
-                    let ask = self.ask(unit, tries, &self.worker.settings())?;
-                    let (worker, now) = (&self.worker, self.worker.now());
-                    (look(worker, &worker.topology(), &mut self.session, &ask, now)?, None)
-                }
+            let found = match found.take() {
+                Some(found) => found,
+                None => self.find(unit, tries, self.worker.now())?,
             };
-            let (place, step) = match found {
-                Look::Go(place) => (place, step),
-                Look::Wait { .. } => {
-                    let ask = self.ask(unit, tries, &self.worker.settings())?;
-                    let now = self.worker.about_now();
-                    (wait(&self.worker, &mut self.session, &self.handle, ask, now).await?, None)
+            let (place, leased) = match found {
+                (Look::Go(place), step) => {
+                    let (worker, node) = (&self.worker, place.node);
+                    (place, obtain(worker, step, node, self.key, &self.identity, &self.handle).await)
                 }
-            };
-            let (worker, node) = (&self.worker, place.node);
-            let leased = match step {
-                Some(step) => obtain(worker, step, node, self.key, &self.identity, &self.handle).await,
-                None => lease(worker, node, self.key, &self.identity, &self.handle).await,
+                (Look::Wait { .. }, _) => {
+                    let ask = self.ask(unit, tries, &self.worker.settings())?;
+                    let (worker, handle) = (&self.worker, &self.handle);
+                    let place = wait(worker, &mut self.session, handle, ask, worker.about_now()).await?;
+                    (place, lease(worker, place.node, self.key, &self.identity, handle).await)
+                }
             };
             match leased {
                 // The server has crashed or been replaced while the unit waited in line: what was known of it is void.
@@ -106,13 +107,13 @@ impl Client {
                 }
                 Err(NoLease::Refused(report)) => return Err(report),
                 Err(NoLease::Unreachable(why)) => {
-                    self.worker.polls.kick(node);
+                    self.worker.polls.kick(place.node);
                     if place.role != Role::Replica {
-                        let name = self.node_name(node);
+                        let name = self.node_name(place.node);
                         let message = format!("node {name} takes no connections: {why}");
                         return Err(Report::error(sqlstate::CANNOT_CONNECT, message));
                     }
-                    tries.avoid.push(node);
+                    tries.avoid.push(place.node);
                 }
             }
         }
