@@ -21,7 +21,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 class Cluster:
     """A primary and two standbys, without fsync: only the proxies are measured."""
 
-    def __init__(self, base, scale):
+    def __init__(self, base, scale, settings=""):
         self.base, self.bin, self.nodes = base, server_bin(), []
         self.user = "postgres" if os.geteuid() == 0 else None
         if self.user:
@@ -29,17 +29,17 @@ class Cluster:
             os.chown(base, account.pw_uid, account.pw_gid)
             base.chmod(0o755)
         try:
-            self.build(scale)
+            self.build(scale, settings)
         except BaseException:
             self.stop()
             raise
 
-    def build(self, scale):
+    def build(self, scale, settings):
         primary, port = self.base / "primary", free_port()
         self.run("initdb", "-D", primary, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync")
         self.configure(primary, port, "fsync=off\nmax_connections=700\nshared_buffers=128MB\nwal_keep_size=512MB\n"
                        "max_wal_size=4GB\nhot_standby_feedback=on\nmax_wal_senders=20\n"
-                       f"listen_addresses='{','.join(ADDRESSES)}'\nunix_socket_directories='{self.base}'\n")
+                       f"listen_addresses='{','.join(ADDRESSES)}'\nunix_socket_directories='{self.base}'\n{settings}")
         (primary / "pg_hba.conf").write_text(
             "host all postgres 127.0.0.0/8 trust\nhost replication postgres 127.0.0.0/8 trust\n"
             "host all all all scram-sha-256\n")

@@ -36,7 +36,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from cluster import Cluster, free_port
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "compare"))
+
+from cluster import Cluster  # noqa: E402
+from host import free_port  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = Path(__file__).resolve().parent / "kept.json"
@@ -226,7 +229,8 @@ def main():
     base = Path(tempfile.mkdtemp(prefix="tidegate-instructions-"))
     cluster = None
     try:
-        cluster = Cluster(base)
+        # Autovacuum would come when it likes, and let a standby fall behind.
+        cluster = Cluster(base, 1, "autovacuum=off\n")
         found = count(options, base, cluster)
     finally:
         if cluster:
