@@ -2,7 +2,8 @@ SHELL := /bin/bash
 # Where rustup puts cargo on a machine that had none.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: demo test test-clients bench bench-compare bench-logins bench-instructions
+# `make release` builds target/pgo/tidegate, laid out by what it really runs: see scripts/release.
+.PHONY: demo test test-clients release bench bench-compare bench-logins bench-instructions
 demo:
 	@scripts/ensure
 	cargo run --release --quiet -- demo
@@ -18,6 +19,10 @@ test-clients:
 	@scripts/ensure all-clients
 	cargo test --test it -- --ignored heavy
 
+release:
+	@scripts/ensure release
+	scripts/release
+
 bench:
 	@scripts/ensure
 	cargo bench
@@ -25,12 +30,12 @@ bench:
 # ARGS="--cells idle" measures one cell; --list says which there are, --help all else.
 bench-compare:
 	@scripts/ensure compare
-	cargo build --release
+	scripts/release
 	python3 benches/compare/compare.py $(ARGS)
 
 bench-logins:
 	@scripts/ensure compare
-	cargo build --release
+	scripts/release
 	python3 benches/logins/logins.py $(ARGS)
 
 bench-instructions:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from bench import Bench
 from cells import accept, bulk, flat, idle, transactions
-from host import ROOT, Failed, machine, raise_open_files, server_bin
+from host import ROOT, TIDEGATE, Failed, machine, raise_open_files, server_bin
 from proxies import Direct, HAProxy, PgBouncer, Pgpool, Running, Tidegate
 from report import head, markdown, plain, table
 
@@ -49,7 +49,8 @@ def versions(makers):
 
 def makers(options):
     """The proxies that are wanted and there, in the order of the tables."""
-    own = [Tidegate(f"tidegate-{n}-workers", workers=int(n)) for n in options.workers.split(",") if n] or [Tidegate()]
+    counts = [int(n) for n in options.workers.split(",") if n]
+    own = [Tidegate(f"tidegate-{n}-workers", options.tidegate, n) for n in counts] or [Tidegate(binary=options.tidegate)]
     known = [Direct(), PgBouncer(), HAProxy(), Pgpool(), *own]
     wanted, found = options.proxies.split(","), []
     for maker in known:
@@ -75,6 +76,8 @@ def parse():
     parse.add_argument("--proxies", default="direct,pgbouncer,haproxy,pgpool,tidegate", help="which of them to run")
     parse.add_argument("--add", action="append", default=[], metavar="NAME:PORT:PID",
                        help="one more proxy that is running already")
+    parse.add_argument("--tidegate", default=str(TIDEGATE), metavar="PATH",
+                       help="the build of Tidegate (default: that of `make release`)")
     parse.add_argument("--binary", action="append", default=[], metavar="NAME=PATH",
                        help="one more build of Tidegate to compare with")
     parse.add_argument("--out", default=str(ROOT / "target" / "compare"), help="where report.md and report.json go")

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TIDEGATE = ROOT / "target" / "release" / "tidegate"
+# What `make release` builds, and users get.
+TIDEGATE = ROOT / "target" / "pgo" / "tidegate"
 
 
 class Failed(Exception):

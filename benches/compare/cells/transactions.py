@@ -93,7 +93,10 @@ class Logins(Cell):
                 yield
 
     def measure(self, bench, row):
-        target, seconds = self.fleet.get(row, self.how), bench.options.seconds
+        return self.load(bench, self.fleet.get(row, self.how))
+
+    def load(self, bench, target):
+        seconds = bench.options.seconds
         before = target.cpu()
         clients = ["-c", self.clients, "-j", self.clients]
         with Pgbench(bench.base, target, "-S", "-C", *clients, "-T", seconds, role=self.role) as run:
