@@ -5,6 +5,7 @@ use std::hint::black_box;
 use bytes::BytesMut;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tidegate::session::collect::Context;
+use tidegate::session::prepared::Sense;
 use tidegate::session::prepared::Statements;
 use tidegate::session::translate::{Sharing, Translator};
 use tidegate::session::{ClientStatements, Collector, Replies, ServerStatements, SettingsMap};
@@ -59,7 +60,7 @@ fn collect(c: &mut Criterion) {
 fn translate(c: &mut Criterion) {
     let (mut client, mut server) = (ClientStatements::default(), ServerStatements::default());
     let (mut table, mut replies) = (Statements::default(), Replies::default());
-    let statement = table.intern(SELECT, b"\0\0", 0);
+    let statement = table.intern(SELECT, b"\0\0", Sense::default());
     client.insert(b"s1", statement.clone()).expect("there is room for one");
     server.insert(statement);
     let mut unit = BytesMut::new();
@@ -80,7 +81,7 @@ fn translate(c: &mut Criterion) {
                 limit: 500,
                 settings: &settings,
                 generation: 0,
-                sharing: Sharing::Generation(0),
+                sharing: Sharing::Generation { home: 0, generation: 0 },
             };
             translator.translate(black_box(&unit), &mut out)
         });

@@ -6,7 +6,7 @@ use std::hint::black_box;
 use bytes::BytesMut;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use tidegate::session::collect::Context;
-use tidegate::session::prepared::Statements;
+use tidegate::session::prepared::{Sense, Statements};
 use tidegate::session::{ClientStatements, Collector, KnownTexts, ServerStatements};
 use tidegate::sql::{Catalog, CatalogRows, Dialect, Learned, Overrides};
 use tidegate::wire::build;
@@ -23,7 +23,7 @@ fn prepared(size: usize) -> (Statements, ClientStatements, ServerStatements) {
     let (mut table, mut client, mut server) =
         (Statements::default(), ClientStatements::default(), ServerStatements::default());
     for n in 0..size {
-        let statement = table.intern(text(n).as_bytes(), b"\0\0", 0);
+        let statement = table.intern(text(n).as_bytes(), b"\0\0", Sense::default());
         client.insert(format!("s{n}").as_bytes(), statement.clone()).expect("there is room");
         server.insert(statement);
     }
@@ -48,11 +48,11 @@ fn statements(c: &mut Criterion) {
         });
         let texts: Vec<_> = (0..size).map(|n| text(n).into_bytes()).collect();
         group.bench_function(BenchmarkId::new("parse a known text", size), |b| {
-            b.iter(|| table.intern(black_box(&texts[next()]), b"\0\0", 0));
+            b.iter(|| table.intern(black_box(&texts[next()]), b"\0\0", Sense::default()));
         });
         group.bench_function(BenchmarkId::new("prepare and close", size), |b| {
             b.iter(|| {
-                let statement = table.intern(black_box(b"SELECT 1"), b"\0\0", 0);
+                let statement = table.intern(black_box(b"SELECT 1"), b"\0\0", Sense::default());
                 client.insert(b"new", statement).expect("there is room");
                 client.remove(b"new")
             });

@@ -4,6 +4,7 @@
 //! prove what stands there, [`keyring`] keeps what servers take as proof. [`serve`] is its life, [`mod@unit`] one unit of it, [`place`] where that goes, [`lease`] how it gets a server connection, [`outcome`] what its end means, [`moved`] what becomes
 //! of transactions that cannot stay where they are; [`tunnel`] is for those that replicate.
 
+mod bonds;
 pub mod cancel;
 pub mod enter;
 pub mod handshake;

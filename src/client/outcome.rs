@@ -10,7 +10,7 @@ use crate::relay::Outcome;
 use crate::relay::exchange::Farewell;
 use crate::session::Unit;
 use crate::session::local;
-use crate::session::state::{LastRoute, Lost};
+use crate::session::state::{Bonds, LastRoute, Lost};
 use crate::sql::Effects;
 use crate::topology::NodeId;
 use crate::wire::build::{self, Report};
@@ -30,10 +30,11 @@ impl Client {
         lease.connection.tainted |= cancelled;
         let is_read = self.transaction == TransactionKind::ReadOnly;
         self.worker.metrics.unit(place.node, is_read, place.why);
-        if self.session.pins != self.counted_pins {
-            self.worker.metrics.pinned(self.counted_pins.kinds(), self.session.pins.kinds());
-            self.counted_pins = self.session.pins;
+        if unit.function_call || unit.unread {
+            self.session.bonds = Bonds::InDoubt;
         }
+        self.session.doubt(unit.verdict.effects, self.counted_pins);
+        self.count_pins();
         self.worker.polls.flowed(place.node);
         self.session.last = Some(LastRoute { node: place.node, role: place.role, why: place.why });
         let effects = unit.verdict.effects;
@@ -49,14 +50,21 @@ impl Client {
                 if std::mem::take(&mut self.defines) {
                     self.catalog.refresh();
                 }
-                self.keep_or_give_back(lease);
-                Life::GoesOn
+                self.rest(lease, place).await
             }
             Outcome::Done(_) => {
                 self.lease = Some(lease);
                 Life::GoesOn
             }
             cut => Box::pin(self.cut_short(lease, place, unit, cut)).await,
+        }
+    }
+
+    /// Tells the counters what binds the session now.
+    pub(super) fn count_pins(&mut self) {
+        if self.session.pins != self.counted_pins {
+            self.worker.metrics.pinned(self.counted_pins.kinds(), self.session.pins.kinds());
+            self.counted_pins = self.session.pins;
         }
     }
 
@@ -134,7 +142,7 @@ impl Client {
     }
 
     /// A session that is bound to its server keeps the connection between transactions, too.
-    fn keep_or_give_back(&mut self, lease: Lease) {
+    pub(super) fn keep_or_give_back(&mut self, lease: Lease) {
         if self.session.pins.is_empty() {
             self.give_back(lease);
         } else {

@@ -200,6 +200,7 @@ fn each_text<'a>(messages: &'a [u8], mut found: impl FnMut(&'a [u8], Option<&'a 
 mod tests {
     use super::*;
     use crate::session::Statements;
+    use crate::session::prepared::Sense;
     use crate::sql::Catalog;
     use crate::wire::build;
     use bytes::BytesMut;
@@ -223,7 +224,7 @@ mod tests {
     #[test]
     fn a_text_that_is_bound_over_and_over_is_read_once() {
         let mut prepared = ClientStatements::default();
-        let statement = Statements::default().intern(b"execute a", b"\0\0", 0);
+        let statement = Statements::default().intern(b"execute a", b"\0\0", Sense::default());
         prepared.insert(b"s", statement).unwrap();
         let mut unit = BytesMut::new();
         build::parse(&mut unit, b"", b"deallocate b", b"\0\0");

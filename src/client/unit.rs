@@ -382,7 +382,7 @@ impl Client {
         if own || !self.session.pins.is_empty() || !unit.is_judged() {
             Sharing::Nobody
         } else {
-            Sharing::Generation(generation)
+            Sharing::Generation { home: self.key.number(), generation }
         }
     }
 }

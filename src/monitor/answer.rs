@@ -1,8 +1,7 @@
 //! What a server answers to the monitor's questions.
 
 use crate::lsn::{Lsn, Timeline};
-use crate::wire::frame::{int16, int32};
-use crate::wire::server::{Fields, tag};
+use crate::wire::server::{Fields, row, tag};
 use crate::wire::{Frame, FrameError};
 
 /// The longest message that is taken, those that are passed over included.
@@ -120,25 +119,6 @@ impl<T, R: Fn(&[u8]) -> Option<T>> Answer<T, R> {
     }
 }
 
-/// The values of a DataRow that has as many; `None` if it has not.
-fn values<const N: usize>(body: &[u8]) -> Option<[Option<&[u8]>; N]> {
-    let (count, mut rest) = int16(body)?;
-    if usize::from(count) != N {
-        return None;
-    }
-    let mut found = [None; N];
-    for place in &mut found {
-        let (len, behind) = int32(rest)?;
-        rest = behind;
-        // A length of -1 stands for null.
-        if len != u32::MAX {
-            let (value, behind) = rest.split_at_checked(usize::try_from(len).ok()?)?;
-            (*place, rest) = (Some(value), behind);
-        }
-    }
-    rest.is_empty().then_some(found)
-}
-
 /// A node's role and position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
@@ -153,7 +133,7 @@ pub(super) struct Found {
 
 /// Reads a row in binary format: role, position, flush position, and the first eight digits of the WAL file's name.
 pub(super) fn found(body: &[u8]) -> Option<Found> {
-    let [role, position, flushed, file] = values(body)?;
+    let [role, position, flushed, file] = row(body)?;
     Some(Found {
         in_recovery: boolean(role)?,
         lsn: lsn(position)?,
@@ -164,13 +144,13 @@ pub(super) fn found(body: &[u8]) -> Option<Found> {
 
 /// Reads a row in binary format: role and replay position.
 pub(super) fn replayed(body: &[u8]) -> Option<Found> {
-    let [role, position] = values(body)?;
+    let [role, position] = row(body)?;
     Some(Found { in_recovery: boolean(role)?, lsn: lsn(position)?, ..Found::default() })
 }
 
 /// Reads a row in binary format: a timeline, if there is one.
 pub(super) fn received(body: &[u8]) -> Option<Option<Timeline>> {
-    let [timeline] = values(body)?;
+    let [timeline] = row(body)?;
     let Some(timeline) = timeline else { return Some(None) };
     Some(Some(Timeline(u32::from_be_bytes(timeline.try_into().ok()?))))
 }
@@ -178,7 +158,7 @@ pub(super) fn received(body: &[u8]) -> Option<Option<Timeline>> {
 /// Reads a row of numbers in text format.
 pub(super) fn numbers<const N: usize>(body: &[u8]) -> Option<[Option<u64>; N]> {
     let number = |text: &[u8]| str::from_utf8(text).ok()?.parse().ok();
-    Some(values(body)?.map(|value| value.and_then(number)))
+    Some(row(body)?.map(|value| value.and_then(number)))
 }
 
 fn boolean(value: Option<&[u8]>) -> Option<bool> {

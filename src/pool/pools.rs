@@ -30,6 +30,14 @@ pub struct Identity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolKey(u32);
 
+impl PoolKey {
+    /// The number, which no other role or database has while this one is in use.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0.into()
+    }
+}
+
 /// Somebody is in as a role and a database.
 #[derive(Clone, Debug, Default)]
 pub struct Member(Rc<()>);

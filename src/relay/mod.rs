@@ -11,4 +11,4 @@ pub mod upstream;
 
 pub use downstream::own_notification;
 pub use exchange::{Exchange, Outcome};
-pub use settle::{SettleError, begin, describe, fail_transaction, forget, owns, reveal, settle};
+pub use settle::{SettleError, begin, describe, fail_transaction, forget, owns, reveal, settle, what_binds};

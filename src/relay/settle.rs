@@ -7,11 +7,12 @@ use bytes::{Buf, BytesMut};
 
 use crate::net::invalid_data;
 use crate::server::Connection;
+use crate::session::pins::Pins;
 use crate::session::{SettingsMap, Shared, SharedStatement};
 use crate::wire::Frame;
 use crate::wire::build;
 use crate::wire::client::{SYNC_MESSAGE, tag as tag_of};
-use crate::wire::server::{Fields, Status, parameter_status, row_shape, tag};
+use crate::wire::server::{Fields, Status, parameter_status, row, row_shape, tag};
 
 /// Why a server does not have the settings.
 #[derive(Debug, thiserror::Error)]
@@ -29,9 +30,23 @@ pub enum SettleError {
     Io(#[from] io::Error),
 }
 
-/// Takes away all that anything may have set. The first one, as no standby takes a serializable transaction.
+/// Takes away all that anything may have set or left behind. The first one, as no standby takes a serializable
+/// transaction. Prepared statements stay: nobody runs one but by a name that is its own.
 const RESET: &[u8] =
-    b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED;RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;";
+    b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED;RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;\
+    CLOSE ALL;UNLISTEN *;SELECT pg_catalog.pg_advisory_unlock_all();DISCARD TEMP;";
+
+/// What binds a session to its server, in the order of [`TOLD`]. All objects of a schema depend on it, and so those of the
+/// temporary one, if the session has one.
+const BONDS: &[u8] = b"SELECT EXISTS (SELECT FROM pg_catalog.pg_depend d \
+      WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass \
+        AND d.refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()), \
+    EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' \
+        AND l.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()), \
+    EXISTS (SELECT FROM pg_catalog.pg_listening_channels()), \
+    EXISTS (SELECT FROM pg_catalog.pg_cursors c WHERE c.is_holdable)";
+
+const TOLD: [Pins; 4] = [Pins::TEMPORARY, Pins::ADVISORY_LOCK, Pins::LISTEN, Pins::HOLD_CURSOR];
 
 /// Makes `target` the settings in force on the connection, which has no unit under way; `user` is the process id of the
 /// client that is to have it.
@@ -105,6 +120,24 @@ pub async fn forget(server: &mut Connection, statement: &SharedStatement) -> Res
     run(server, &messages, None).await.map(|_| ())
 }
 
+/// What of [`Pins::TOLD_BY_SERVER`] there is on the connection, which has no transaction under way; `None` if the server
+/// refuses to tell.
+///
+/// # Errors
+/// The connection broke.
+pub async fn what_binds(server: &mut Connection) -> Result<Option<Pins>, SettleError> {
+    let mut query = BytesMut::with_capacity(BONDS.len() + 16);
+    build::query(&mut query, BONDS);
+    server.statements.unnamed = 0;
+    let Some(told) = unless_refused(answer(server, &query, None).await)? else { return Ok(None) };
+    let Some(there) = told.bonds else { return Ok(None) };
+    let mut found = Pins::default();
+    for (pin, _) in TOLD.into_iter().zip(there).filter(|(_, there)| *there) {
+        found.add(pin);
+    }
+    Ok(Some(found))
+}
+
 /// Whether the role of the session owns that database, as a superuser owns all.
 ///
 /// # Errors
@@ -163,6 +196,8 @@ struct Told {
     shape: u64,
     /// How many rows came.
     rows: u32,
+    /// The last row, if it was an answer to [`BONDS`].
+    bonds: Option<[bool; TOLD.len()]>,
 }
 
 /// Sends messages of ours and waits for ReadyForQuery, which must tell that state; without one, any will do.
@@ -186,7 +221,10 @@ async fn answer(
                     });
                 }
                 tag::ROW_DESCRIPTION => told.shape = row_shape(body),
-                tag::DATA_ROW => told.rows = told.rows.saturating_add(1),
+                tag::DATA_ROW => {
+                    told.rows = told.rows.saturating_add(1);
+                    told.bonds = row(body).map(|values| values.map(|value| value == Some(b"t")));
+                }
                 tag::PARAMETER_STATUS => {
                     if let Some((name, value)) = parameter_status(body) {
                         let (name, value) = (name.to_vec(), value.to_vec());

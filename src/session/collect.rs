@@ -15,6 +15,10 @@ pub const MAX_TEXT: usize = 16 * 1024 * 1024;
 /// A pipeline of more bytes than this before its Sync goes to the primary as it comes.
 pub const MAX_PIPELINE: usize = 256 * 1024;
 
+/// So many names of the statements that a unit parses are remembered; what uses further ones in the same unit goes to the
+/// primary.
+const MAX_PARSED: usize = 64;
+
 /// What the collector needs to judge texts by.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
@@ -124,6 +128,8 @@ pub struct Collector {
     at: usize,
     verdict: Verdict,
     started: Option<Started>,
+    /// The names of the first statements that the unit parses, up to [`MAX_PARSED`].
+    parsed: Vec<Box<[u8]>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -218,6 +224,8 @@ impl Collector {
                 started.named |= !parse.name.is_empty() || self.at > 0;
                 if parse.name.is_empty() {
                     started.unnamed = Some((self.at, self.at + frame.len));
+                } else if self.parsed.len() < MAX_PARSED {
+                    self.parsed.push(parse.name.into());
                 }
             }
             tag::BIND => {
@@ -292,6 +300,8 @@ impl Collector {
                 let brief = findings.brief(context.names, context.dialect, || context.judge(text));
                 self.verdict.fold(&brief);
             }
+            // Its text counts already.
+            None if self.parsed.iter().any(|parsed| **parsed == *name) => {}
             None => started.unknown = true,
         }
     }
@@ -301,7 +311,7 @@ impl Collector {
     }
 
     fn finish_as(&mut self, end: End, unread: bool, simple: bool) -> Collected {
-        let Self { at, verdict, started } = std::mem::take(self);
+        let Self { at, verdict, started, .. } = std::mem::take(self);
         let started = started.unwrap_or(Started::new(true));
         let sync_only = at == client::SYNC_MESSAGE.len() && end == End::Closed && !simple;
         Collected::Unit(Unit {

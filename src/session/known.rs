@@ -177,6 +177,7 @@ impl Findings {
 mod tests {
     use super::*;
     use crate::session::collect::{Collected, Collector, Context};
+    use crate::session::prepared::Sense;
     use crate::session::{ClientStatements, Statements};
     use crate::sql::{Access, Catalog, CatalogRows, Overrides, Reason, Verdict};
     use crate::wire::build;
@@ -383,7 +384,9 @@ mod tests {
     fn the_text_of_a_prepared_statement_is_judged_once_however_often_it_is_bound() {
         let (mut statements, names) = (ClientStatements::default(), Counting::new());
         let long = format!("{}{}", text(0), " ".repeat(MAX_TEXT));
-        statements.insert(b"named", Statements::default().intern(long.as_bytes(), b"\0\0", 0)).unwrap();
+        statements
+            .insert(b"named", Statements::default().intern(long.as_bytes(), b"\0\0", Sense::default()))
+            .unwrap();
         statements.set_unnamed(1, long.as_bytes(), b"\0\0");
         statements.bind_text(b"bound", long.as_bytes()).unwrap();
         let known = RefCell::default();

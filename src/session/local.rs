@@ -344,8 +344,7 @@ impl Answer<'_> {
             self.session.statements.set_unnamed(number, parse.text, parse.types);
             return Ok(());
         }
-        let plan_key = self.session.settings.plan_key();
-        let statement = self.table.intern(parse.text, parse.types, plan_key);
+        let statement = self.table.own(parse.text, parse.types);
         self.session.statements.insert(parse.name, statement).map_err(|_| too_many())
     }
 

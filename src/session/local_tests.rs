@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::local::{LostAnswer, MAX_WORK, Nodes, answer, answer_lost};
+use super::prepared::Sense;
 use super::{Session, Statements, state};
 use crate::route::Level;
 use crate::sql::Catalog;
@@ -118,7 +119,10 @@ fn no_more_text_is_read_than_a_unit_may_name() {
             let mut table = Statements::default();
             let mut steps = vec![bind; binds];
             if prepared {
-                session.statements.insert(b"a", table.intern(show.as_bytes(), b"\0\0", 0)).unwrap();
+                session
+                    .statements
+                    .insert(b"a", table.intern(show.as_bytes(), b"\0\0", Sense::default()))
+                    .unwrap();
             } else {
                 steps.insert(0, ('P', "a", &*show));
             }

@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 
 use super::pins::Pins;
 use super::prepared::{ClientStatements, fold_statement_name};
-use super::settings::fold_name;
+use super::settings::{fold_name, set_config};
 use super::transaction::Change;
 use crate::sql::command::{Discard, Isolation, Modes};
 use crate::sql::{Command, Dialect, Names, Setting, Statement, statements};
@@ -93,6 +93,30 @@ impl<'a> Text<'a> {
     }
 }
 
+/// A portal.
+struct Bound<'a> {
+    text: Option<Rc<Text<'a>>>,
+    /// The only note of the text, where that hangs on a parameter.
+    own: Option<Note>,
+}
+
+/// A change by `set_config` that takes its value from a parameter; `None` if it does not.
+fn with_parameter(change: &Change, bind: &Bind<'_>) -> Option<Note> {
+    let Change::Set { name, value, .. } = change else { return None };
+    // A dollar quote does not begin with a digit.
+    let number = std::str::from_utf8(value.strip_prefix(b"$")?).ok()?.parse().ok()?;
+    Some(match bind.parameter(number) {
+        Some(Some(value)) => {
+            let sql = set_config(name, value).into();
+            Note::Change(Change::Set { name: name.clone(), sql, value: value.into() })
+        }
+        // Null stands for the default.
+        Some(None) => Note::Change(Change::Reset(name.clone())),
+        // The server will refuse this; if not, it knows more than we do.
+        None => Note::Pins { add: Pins::SETTINGS, remove: Pins::default() },
+    })
+}
+
 /// Reads the notes of a whole unit. `unit` holds its messages.
 #[must_use]
 pub fn notes(unit: &[u8], names: &dyn Names, dialect: Dialect, prepared: &ClientStatements) -> Notes {
@@ -100,7 +124,7 @@ pub fn notes(unit: &[u8], names: &dyn Names, dialect: Dialect, prepared: &Client
     let mut number = 0;
     // Texts by statement name, then by portal name.
     let mut parsed: HashMap<&[u8], Rc<Text<'_>>, RandomState> = HashMap::default();
-    let mut bound: HashMap<&[u8], Option<Rc<Text<'_>>>, RandomState> = HashMap::default();
+    let mut bound: HashMap<&[u8], Bound<'_>, RandomState> = HashMap::default();
     let mut rest = unit;
     while let Ok(Some(frame)) = Frame::peek(rest) {
         let Some(body) = frame.body(rest) else { break };
@@ -123,13 +147,22 @@ pub fn notes(unit: &[u8], names: &dyn Names, dialect: Dialect, prepared: &Client
                     {
                         parsed.insert(bind.statement, Text::new(text));
                     }
-                    bound.insert(bind.portal, parsed.get(bind.statement).cloned());
+                    let text = parsed.get(bind.statement).cloned();
+                    let own = text.as_ref().and_then(|text| match text.notes(names, dialect) {
+                        [Note::Change(change)] => with_parameter(change, &bind),
+                        _ => None,
+                    });
+                    bound.insert(bind.portal, Bound { text, own });
                 }
             }
             tag::EXECUTE => {
                 let portal = crate::wire::frame::cstr(body).map(|(name, _)| name).unwrap_or_default();
-                if let Some(Some(text)) = bound.get(portal) {
-                    found.extend(text.notes(names, dialect).iter().map(|note| (number, note.clone())));
+                match bound.get(portal) {
+                    Some(Bound { own: Some(note), .. }) => found.push_back((number, note.clone())),
+                    Some(Bound { text: Some(text), .. }) => {
+                        found.extend(text.notes(names, dialect).iter().map(|note| (number, note.clone())));
+                    }
+                    _ => {}
                 }
                 number += 1;
             }
@@ -198,7 +231,7 @@ fn characteristics(modes: Modes) -> Vec<Change> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::prepared::Statements;
+    use crate::session::prepared::{Sense, Statements};
     use crate::sql::Catalog;
     use crate::wire::build;
     use bytes::BytesMut;
@@ -232,7 +265,9 @@ mod tests {
     #[test]
     fn an_execute_belongs_to_what_was_bound_to_its_portal() {
         let mut prepared = ClientStatements::default();
-        prepared.insert(b"old", Statements::default().intern(b"listen x", b"\0\0", 0)).unwrap();
+        prepared
+            .insert(b"old", Statements::default().intern(b"listen x", b"\0\0", Sense::default()))
+            .unwrap();
         let mut unit = BytesMut::new();
         build::parse(&mut unit, b"", b"select 1", b"\0\0");
         build::bind(&mut unit, b"p", b"", b"\0\0\0\0\0\0");
@@ -242,6 +277,29 @@ mod tests {
         }
         let found = read(&unit, &prepared);
         assert_eq!(found, [(1, Note::Pins { add: Pins::LISTEN, remove: Pins::default() })]);
+    }
+
+    #[test]
+    fn what_set_config_is_given_as_a_parameter_is_known() {
+        let mut unit = BytesMut::new();
+        build::parse(&mut unit, b"", b"select set_config('My.tenant', $2, false)", b"\0\0");
+        // A parameter that does not matter, and the value; then null; then none.
+        for parameters in [
+            &b"\0\0\0\x02\0\0\0\x01x\0\0\0\x05it's\\\0\0"[..],
+            b"\0\0\0\x02\xff\xff\xff\xff\xff\xff\xff\xff\0\0",
+            b"\0\0\0\x01\0\0\0\0\0\0",
+        ] {
+            build::bind(&mut unit, b"", b"", parameters);
+            build::message(&mut unit, tag::EXECUTE, |b| b.extend_from_slice(b"\0\0\0\0\0"));
+        }
+        let name: Rc<str> = "my.tenant".into();
+        let sql = b"SELECT pg_catalog.set_config(E'my.tenant',E'it''s\\\\',false)";
+        let set = Change::Set { name: name.clone(), sql: sql[..].into(), value: b"it's\\"[..].into() };
+        let pins = Note::Pins { add: Pins::SETTINGS, remove: Pins::default() };
+        assert_eq!(
+            read(&unit, &ClientStatements::default()),
+            [(0, Note::Change(set)), (1, Note::Change(Change::Reset(name))), (2, pins)]
+        );
     }
 
     #[test]
@@ -286,7 +344,9 @@ mod tests {
     fn a_text_is_kept_once_however_often_it_is_executed() {
         let text = format!("set a.b to '{}'", "x".repeat(1 << 20));
         let mut prepared = ClientStatements::default();
-        prepared.insert(b"s", Statements::default().intern(text.as_bytes(), b"\0\0", 0)).unwrap();
+        prepared
+            .insert(b"s", Statements::default().intern(text.as_bytes(), b"\0\0", Sense::default()))
+            .unwrap();
         let mut unit = BytesMut::new();
         for _ in 0..10 {
             build::bind(&mut unit, b"", b"s", b"\0\0\0\0\0\0");

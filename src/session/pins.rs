@@ -29,6 +29,10 @@ impl Pins {
     /// A replication connection.
     pub const REPLICATION: Self = Self(1 << 9);
 
+    /// Those of which a server can tell whether they are there: see [`crate::relay::what_binds`].
+    pub const TOLD_BY_SERVER: Self =
+        Self(Self::TEMPORARY.0 | Self::ADVISORY_LOCK.0 | Self::LISTEN.0 | Self::HOLD_CURSOR.0);
+
     /// How many kinds there are.
     pub const KINDS: usize = 10;
 
@@ -66,6 +70,12 @@ impl Pins {
     #[must_use]
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0
+    }
+
+    /// Those that both have.
+    #[must_use]
+    pub const fn of_both(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// What a statement with these effects leaves on its server.

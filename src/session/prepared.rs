@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::rc::{Rc, Weak};
 
 use foldhash::fast::RandomState;
@@ -34,8 +34,19 @@ pub struct Shared {
     pub types: Box<[u8]>,
     /// What was found out about its text.
     pub findings: Findings,
-    plan_key: u64,
+    sense: Sense,
     told: Cell<Option<Told>>,
+}
+
+/// What the names in a text stand for: statements of one text are the same only where this is the same, too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Sense {
+    /// The role that logged in and the database.
+    pub home: u64,
+    /// [`super::SettingsMap::plan_key`].
+    pub settings: u64,
+    /// The generation of the database's definitions.
+    pub generation: u64,
 }
 
 /// What clients were told of a statement's result, by which they read its rows from then on.
@@ -97,14 +108,14 @@ pub struct Statements {
 }
 
 impl Statements {
-    /// The statement of that text, types and [`super::SettingsMap::plan_key`]; made if it is new.
-    pub fn intern(&mut self, text: &[u8], types: &[u8], plan_key: u64) -> SharedStatement {
+    /// The statement of that text and types, in that sense; made if it is new.
+    pub fn intern(&mut self, text: &[u8], types: &[u8], sense: Sense) -> SharedStatement {
         let mut hasher = self.hasher.build_hasher();
         hasher.write(text);
         hasher.write(types);
-        hasher.write_u64(plan_key);
+        sense.hash(&mut hasher);
         let key = hasher.finish();
-        let same = |s: &Shared| *s.text == *text && *s.types == *types && s.plan_key == plan_key;
+        let same = |s: &Shared| *s.text == *text && *s.types == *types && s.sense == sense;
         if let Some(all) = self.by_key.get_mut(&key) {
             if let Some(known) = all.iter().filter_map(Weak::upgrade).find(|s| same(s)) {
                 return known;
@@ -123,7 +134,7 @@ impl Statements {
             text: text.into(),
             types: types.into(),
             findings: Findings::default(),
-            plan_key,
+            sense,
             told: Cell::new(None),
         });
         self.by_key.entry(key).or_default().push(Rc::downgrade(&made));
@@ -132,8 +143,9 @@ impl Statements {
 
     /// A statement of that text and types that is shared with nobody.
     pub fn own(&mut self, text: &[u8], types: &[u8]) -> SharedStatement {
-        let key = self.number().reverse_bits();
-        self.intern(text, types, key)
+        // No role in a database has this number.
+        let sense = Sense { home: u64::MAX, settings: 0, generation: self.number() };
+        self.intern(text, types, sense)
     }
 
     /// A number for an unnamed statement, unique in this worker.
@@ -356,15 +368,18 @@ mod tests {
     #[test]
     fn the_same_statement_has_one_name_and_another_has_another() {
         let mut table = Statements::default();
-        let a = table.intern(b"select $1", b"\0\0", 1);
-        let b = table.intern(b"select $1", b"\0\0", 1);
+        let sense = |home, settings, generation| Sense { home, settings, generation };
+        let a = table.intern(b"select $1", b"\0\0", sense(1, 1, 1));
+        let b = table.intern(b"select $1", b"\0\0", sense(1, 1, 1));
         assert!(Rc::ptr_eq(&a, &b));
-        for (text, types, plan) in [
-            (&b"select $2"[..], &b"\0\0"[..], 1),
-            (b"select $1", b"\0\x01\0\0\0\x17", 1),
-            (b"select $1", b"\0\0", 2),
+        for (text, types, other) in [
+            (&b"select $2"[..], &b"\0\0"[..], sense(1, 1, 1)),
+            (b"select $1", b"\0\x01\0\0\0\x17", sense(1, 1, 1)),
+            (b"select $1", b"\0\0", sense(2, 1, 1)),
+            (b"select $1", b"\0\0", sense(1, 2, 1)),
+            (b"select $1", b"\0\0", sense(1, 1, 2)),
         ] {
-            assert_ne!(table.intern(text, types, plan).name, a.name);
+            assert_ne!(table.intern(text, types, other).name, a.name);
         }
     }
 
@@ -372,7 +387,7 @@ mod tests {
     fn what_nobody_uses_is_forgotten() {
         let mut table = Statements::default();
         for n in 0..10_000 {
-            table.intern(format!("select {n}").as_bytes(), b"\0\0", 0);
+            table.intern(format!("select {n}").as_bytes(), b"\0\0", Sense::default());
         }
         assert!(table.len() <= 2048, "{}", table.len());
     }
@@ -381,7 +396,7 @@ mod tests {
     fn one_text_prepared_and_closed_over_and_over_is_kept_once() {
         let mut table = Statements::default();
         for _ in 0..1000 {
-            table.intern(b"select 1", b"\0\0", 0);
+            table.intern(b"select 1", b"\0\0", Sense::default());
             let kept: usize = table.by_key.values().map(Vec::len).sum();
             assert_eq!(kept, 1);
         }

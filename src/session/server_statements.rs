@@ -111,11 +111,14 @@ impl std::fmt::Debug for ServerStatements {
 mod tests {
     use super::*;
     use crate::session::Statements;
+    use crate::session::prepared::Sense;
     use proptest::prelude::*;
 
     fn statements(count: usize) -> Vec<SharedStatement> {
         let mut table = Statements::default();
-        (0..count).map(|n| table.intern(format!("select {n}").as_bytes(), b"\0\0", 0)).collect()
+        (0..count)
+            .map(|n| table.intern(format!("select {n}").as_bytes(), b"\0\0", Sense::default()))
+            .collect()
     }
 
     #[test]

@@ -134,24 +134,21 @@ impl SettingsMap {
     /// # Errors
     /// The map is full.
     pub fn set_startup(&mut self, name: &str, value: &[u8]) -> Result<(), Full> {
-        let mut sql = b"SELECT pg_catalog.set_config(".to_vec();
-        quote_literal(name.as_bytes(), &mut sql);
-        sql.push(b',');
-        match self.value("client_encoding") {
+        let sql = match self.value("client_encoding") {
             Some(encoding) if self.marks.hides_ascii && !value.is_ascii() && encoding.is_ascii() => {
                 // A quote or backslash in it may be part of a character; and the statement may be read by another
                 // encoding than this one.
-                sql.extend_from_slice(b"pg_catalog.convert_from(pg_catalog.decode('");
+                let mut text = b"pg_catalog.convert_from(pg_catalog.decode('".to_vec();
                 for byte in value {
-                    sql.extend_from_slice(format!("{byte:02x}").as_bytes());
+                    text.extend_from_slice(format!("{byte:02x}").as_bytes());
                 }
-                sql.extend_from_slice(b"','hex'),");
-                quote_literal(encoding, &mut sql);
-                sql.push(b')');
+                text.extend_from_slice(b"','hex'),");
+                quote_literal(encoding, &mut text);
+                text.push(b')');
+                set_config_to(name, &text)
             }
-            _ => quote_literal(value, &mut sql),
-        }
-        sql.extend_from_slice(b",false)");
+            _ => set_config(name, value),
+        };
         self.set(&name.to_ascii_lowercase(), &sql, value)
     }
 
@@ -235,7 +232,9 @@ impl SettingsMap {
     pub fn plan_key(&self) -> u64 {
         let mut hasher = FixedState::default().build_hasher();
         for name in ["search_path", "role", "session_authorization"] {
-            hasher.write(self.value(name).unwrap_or_default());
+            // The whole statement: without its quotes, a value may mean something else.
+            let sql = self.find(name).ok().and_then(|at| self.entries.get(at)).map(|entry| &*entry.sql);
+            hasher.write(sql.unwrap_or_default());
             hasher.write_u8(0);
         }
         hasher.finish()
@@ -303,6 +302,23 @@ fn push_statement(statement: &[u8], sql: &mut Vec<u8>) {
     sql.extend_from_slice(statement);
     // A statement kept from a client's text may end in a line comment.
     sql.extend_from_slice(b"\n;");
+}
+
+/// The statement that sets a parameter to a value which is not written as SQL.
+#[must_use]
+pub fn set_config(name: &str, value: &[u8]) -> Vec<u8> {
+    let mut literal = Vec::new();
+    quote_literal(value, &mut literal);
+    set_config_to(name, &literal)
+}
+
+fn set_config_to(name: &str, expression: &[u8]) -> Vec<u8> {
+    let mut sql = b"SELECT pg_catalog.set_config(".to_vec();
+    quote_literal(name.as_bytes(), &mut sql);
+    sql.push(b',');
+    sql.extend_from_slice(expression);
+    sql.extend_from_slice(b",false)");
+    sql
 }
 
 /// Writes a string literal that means the same whatever `standard_conforming_strings` says.

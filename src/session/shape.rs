@@ -1,62 +1,92 @@
 //! Texts that differ only in numbers, brought to one form.
 
-use memchr::{memchr, memchr2, memchr2_iter};
+use memchr::memchr;
 
-/// Bytes that can stand next to a number without being part of it.
-const GAPS: [bool; 256] = {
-    let mut gaps = [false; 256];
-    let bytes = b" \t\n\r\x0c(),;=<>+-*/%";
+/// What a byte may mean for the search for numbers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Part of a word, or of something else that a number can be part of.
+    Word,
+    /// It can stand next to a number without being part of it.
+    Gap,
+    /// The same, and two of these begin a comment: `--`, or `/` and `*`.
+    Comment,
+    Digit,
+    /// It begins and ends what is not looked into.
+    Quote,
+    /// Only finding the tokens would tell.
+    Unclear,
+}
+
+const KINDS: [Kind; 256] = {
+    let mut kinds = [Kind::Word; 256];
+    let mut digit = b'0';
+    while digit <= b'9' {
+        kinds[digit as usize] = Kind::Digit;
+        digit += 1;
+    }
+    let gaps = b" \t\n\r\x0c(),;=<>+*%";
     let mut at = 0;
-    while at < bytes.len() {
-        gaps[bytes[at] as usize] = true;
+    while at < gaps.len() {
+        kinds[gaps[at] as usize] = Kind::Gap;
         at += 1;
     }
-    gaps
+    kinds[b'-' as usize] = Kind::Comment;
+    kinds[b'/' as usize] = Kind::Comment;
+    kinds[b'\'' as usize] = Kind::Quote;
+    kinds[b'"' as usize] = Kind::Quote;
+    kinds[b'$' as usize] = Kind::Unclear;
+    kinds[b'\\' as usize] = Kind::Unclear;
+    kinds
 };
+
+/// What stands there; the ends of the text are gaps.
+fn kind(text: &[u8], at: usize) -> Kind {
+    text.get(at).map_or(Kind::Gap, |byte| KINDS[usize::from(*byte)])
+}
 
 /// Writes `text` to `out` with 0 in place of every whole number that stands alone, outside of quotes. Returns false, and
 /// leaves `out` undefined, if there is none, or if the text has anything (comments, dollar quotes and parameters,
-/// backslashes) for which one would have to look more closely: this is to be far cheaper than to find the text's tokens.
+/// backslashes) for which one would have to look more closely: this is to be far cheaper than to find the text's tokens,
+/// so it is one walk that stops at few bytes.
 pub(super) fn shape(text: &[u8], out: &mut Vec<u8>) -> bool {
-    if memchr2(b'$', b'\\', text).is_some() || has_comment(text) {
-        return false;
-    }
     out.clear();
     let mut copied = 0;
     let mut at = 0;
-    loop {
-        let rest = text.get(at..).unwrap_or_default();
-        let quote = memchr2(b'\'', b'"', rest);
-        let end = at + quote.unwrap_or(rest.len());
-        while let Some((start, behind)) = next_digits(text, at, end) {
-            at = behind;
-            let is_gap = |at: usize| text.get(at).is_none_or(|byte| GAPS[usize::from(*byte)]);
-            if is_gap(start.wrapping_sub(1)) && is_gap(behind) {
-                out.extend_from_slice(text.get(copied..start).unwrap_or_default());
-                out.push(b'0');
-                copied = behind;
+    while let Some(byte) = text.get(at) {
+        match KINDS[usize::from(*byte)] {
+            Kind::Word | Kind::Gap => at += 1,
+            Kind::Digit => {
+                let start = at;
+                while kind(text, at) == Kind::Digit {
+                    at += 1;
+                }
+                let is_gap = |at| matches!(kind(text, at), Kind::Gap | Kind::Comment);
+                if is_gap(start.wrapping_sub(1)) && is_gap(at) {
+                    out.extend_from_slice(text.get(copied..start).unwrap_or_default());
+                    out.push(b'0');
+                    copied = at;
+                }
             }
+            Kind::Comment => {
+                if matches!((byte, text.get(at + 1)), (b'-', Some(b'-')) | (b'/', Some(b'*'))) {
+                    return false;
+                }
+                at += 1;
+            }
+            Kind::Quote => {
+                let rest = text.get(at + 1..).unwrap_or_default();
+                let Some(length) = memchr(*byte, rest) else { return false };
+                if memchr(b'\\', rest.get(..length).unwrap_or_default()).is_some() {
+                    return false;
+                }
+                at += length + 2;
+            }
+            Kind::Unclear => return false,
         }
-        let Some(kind) = text.get(end) else { break };
-        let Some(length) = memchr(*kind, text.get(end + 1..).unwrap_or_default()) else { return false };
-        at = end + length + 2;
     }
     out.extend_from_slice(text.get(copied..).unwrap_or_default());
     copied > 0
-}
-
-fn has_comment(text: &[u8]) -> bool {
-    memchr2_iter(b'-', b'/', text).any(|at| {
-        matches!((text.get(at), text.get(at + 1)), (Some(b'-'), Some(b'-')) | (Some(b'/'), Some(b'*')))
-    })
-}
-
-/// From where to where the next digits stand.
-fn next_digits(text: &[u8], from: usize, to: usize) -> Option<(usize, usize)> {
-    let part = text.get(from..to)?;
-    let start = part.iter().position(u8::is_ascii_digit)?;
-    let digits = part.get(start..)?.iter().position(|byte| !byte.is_ascii_digit());
-    Some((from + start, digits.map_or(to, |n| from + start + n)))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::settings::{Full, SettingsMap};
 use super::transaction::Changes;
 use crate::lsn::Token;
 use crate::route::{Level, RouteHint, Why};
-use crate::sql::Dialect;
+use crate::sql::{Dialect, Effects};
 use crate::topology::{NodeId, Role};
 use crate::wire::server::Status;
 
@@ -60,6 +60,8 @@ pub struct Session {
     pub pins: Pins,
     /// What no longer binds it once the transaction under way has committed.
     pub unbound: Pins,
+    /// How far `pins` can be gone by.
+    pub bonds: Bonds,
     /// Its transaction's status, as the client knows it.
     pub status: Status,
     /// Its transaction's server is gone.
@@ -68,6 +70,16 @@ pub struct Session {
     pub skipping: bool,
     /// Where its previous unit ran.
     pub last: Option<LastRoute>,
+}
+
+/// Whether it is known what binds a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bonds {
+    /// Its pins say so.
+    #[default]
+    Known,
+    /// Its pins may say too much or too little: its server can tell when no transaction is under way.
+    InDoubt,
 }
 
 /// What the server connection must learn from a note.
@@ -97,6 +109,7 @@ impl Session {
             reported: Reported::default(),
             pins: Pins::default(),
             unbound: Pins::default(),
+            bonds: Bonds::default(),
             status: Status::Idle,
             lost: None,
             skipping: false,
@@ -175,6 +188,25 @@ impl Session {
             }
         }
         ServerChange::None
+    }
+
+    /// A unit with these effects has ended, on a session that was bound by `before`.
+    pub fn doubt(&mut self, effects: Effects, before: Pins) {
+        let told = |pins: Pins| pins.of_both(Pins::TOLD_BY_SERVER);
+        // What a transaction has made may be gone with it, or at its end; what was tried for may not have been got.
+        let changed = told(self.pins) != told(before);
+        let released = effects.has(Effects::RELEASES) && !self.pins.is_empty();
+        if changed || released || effects.has(Effects::HIDDEN) {
+            self.bonds = Bonds::InDoubt;
+        }
+    }
+
+    /// A server has told what of [`Pins::TOLD_BY_SERVER`] is there.
+    pub fn told_bonds(&mut self, there: Pins) {
+        self.pins.remove(Pins::TOLD_BY_SERVER);
+        self.pins.add(there);
+        self.unbound = Pins::default();
+        self.bonds = Bonds::Known;
     }
 
     /// The transaction, implicit or not, has committed.

@@ -9,7 +9,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::collect::{Collected, Collector, Context, End, Unit};
-use super::prepared::{ClientStatements, Statements};
+use super::prepared::{ClientStatements, Sense, Statements};
 use super::replies::{Event, Expect, Replies};
 use super::server_statements::ServerStatements;
 use super::translate::{Sharing, Translator};
@@ -278,7 +278,7 @@ impl Server {
             replies: &mut self.replies,
             limit: 2,
             settings: &SettingsMap::default(),
-            sharing: Sharing::Generation(0),
+            sharing: Sharing::Generation { home: 0, generation: 0 },
             generation: 0,
         };
         if unit.is_some() {
@@ -324,7 +324,7 @@ impl Server {
                     replies: &mut self.replies,
                     limit: 2,
                     settings: &SettingsMap::default(),
-                    sharing: Sharing::Generation(0),
+                    sharing: Sharing::Generation { home: 0, generation: 0 },
                     generation: 0,
                 };
                 translator.passed_unnamed(&session.input[start..end]);
@@ -400,7 +400,7 @@ fn serve(session: &mut Session, servers: &mut [Server], table: &mut Statements, 
 /// Every unit and stray message of a stream that comes in pieces of the given lengths.
 fn units(stream: &[u8], pieces: &[usize]) -> Vec<String> {
     let mut statements = ClientStatements::default();
-    statements.insert(b"a", Statements::default().intern(b"insert 2", b"\0\0", 0)).unwrap();
+    statements.insert(b"a", Statements::default().intern(b"insert 2", b"\0\0", Sense::default())).unwrap();
     let names = Catalog::builtin();
     let dialect = Dialect { standard_conforming_strings: true };
     let known = Default::default();

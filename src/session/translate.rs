@@ -3,7 +3,7 @@
 
 use bytes::BytesMut;
 
-use super::prepared::{ClientStatements, PREFIX, SharedStatement, Statements};
+use super::prepared::{ClientStatements, PREFIX, Sense, SharedStatement, Statements};
 use super::replies::{Before, Expect, Replies};
 use super::server_statements::ServerStatements;
 use super::settings::SettingsMap;
@@ -40,9 +40,15 @@ pub struct Translator<'a> {
 /// With whom a session's new prepared statements are shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
-    /// With every session that prepares the same in this generation of the database: another one begins when a
-    /// definition may have changed, since a server keeps to the columns that a statement had when it was parsed.
-    Generation(u64),
+    /// With every session of that role and database that prepares the same in this generation of the database: another
+    /// one begins when a definition may have changed, since a server keeps to the columns that a statement had when it
+    /// was parsed.
+    Generation {
+        /// See [`Sense::home`].
+        home: u64,
+        /// See [`Sense::generation`].
+        generation: u64,
+    },
     /// With nobody: what the statement means hangs on objects of the session's own, as cursors and temporary tables.
     Nobody,
 }
@@ -173,9 +179,9 @@ impl Translator<'_> {
             return Ok(());
         }
         let statement = match self.sharing {
-            Sharing::Generation(generation) => {
-                let key = self.settings.plan_key().rotate_left(1) ^ generation;
-                self.table.intern(parse.text, parse.types, key)
+            Sharing::Generation { home, generation } => {
+                let sense = Sense { home, settings: self.settings.plan_key(), generation };
+                self.table.intern(parse.text, parse.types, sense)
             }
             Sharing::Nobody => self.table.own(parse.text, parse.types),
         };
@@ -302,7 +308,7 @@ mod tests {
                 replies: &mut self.replies,
                 limit: 2,
                 settings: &SettingsMap::default(),
-                sharing: Sharing::Generation(0),
+                sharing: Sharing::Generation { home: 0, generation: 0 },
                 generation: 0,
             };
             translator.evict(&mut out);

@@ -53,14 +53,14 @@ impl NamesBefore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::prepared::{MAX_PER_CLIENT, Statements};
+    use crate::session::prepared::{MAX_PER_CLIENT, Sense, Statements};
     use crate::wire::build;
     use bytes::BytesMut;
 
     #[test]
     fn a_unit_is_taken_back_even_by_a_client_that_has_no_more_room() {
         let (mut table, mut statements) = (Statements::default(), ClientStatements::default());
-        let [old, new] = [b"select 1", b"select 2"].map(|text| table.intern(text, b"\0\0", 0));
+        let [old, new] = [b"select 1", b"select 2"].map(|text| table.intern(text, b"\0\0", Sense::default()));
         for n in 0..MAX_PER_CLIENT {
             statements.insert(n.to_string().as_bytes(), old.clone()).unwrap();
         }

@@ -27,6 +27,7 @@ const FUNCTION: u8 = 1;
 const RELATION: u8 = 2;
 const OPERATOR: u8 = 4;
 const SETS: u8 = 8;
+const BINDS: u8 = 16;
 
 type Name = Box<[u8]>;
 
@@ -61,7 +62,8 @@ impl CatalogRows {
             "unsafe_relation" => RELATION,
             "unsafe_operator" => OPERATOR,
             "setting_function" => SETS,
-            _ => FUNCTION | RELATION | OPERATOR | SETS,
+            "binding_function" => BINDS,
+            _ => FUNCTION | RELATION | OPERATOR | SETS | BINDS,
         };
         *self.special.entry(name).or_default() |= bits;
     }
@@ -272,12 +274,16 @@ impl Names for Catalog {
     }
 
     fn sets(&self, name: &[u8]) -> bool {
-        // One that has come since may do anything.
-        let is_new = || {
-            let known = self.safe_functions.contains(name) || self.is_special(name, FUNCTION);
-            !known && builtin::function(name) == Verdict::Unknown
-        };
-        self.is_special(name, SETS) || (self.standing == Standing::Changing && is_new())
+        self.is_special(name, SETS)
+    }
+
+    fn binds(&self, name: &[u8]) -> bool {
+        self.is_special(name, BINDS)
+    }
+
+    fn may_be_new(&self, name: &[u8]) -> bool {
+        let known = || self.safe_functions.contains(name) || self.is_special(name, FUNCTION);
+        self.standing != Standing::Holds && !known() && builtin::function(name) == Verdict::Unknown
     }
 
     fn is_users(&self, name: &[u8]) -> bool {

@@ -119,6 +119,27 @@ bad_type AS (
     JOIN pg_catalog.pg_type t ON t.oid = c.contypid,
          LATERAL regexp_matches(c.conbin::text, ':(?:funcid|opfuncid) (\d+)', 'g') m
     JOIN bad b ON b.oid = m[1]::oid
+),
+code AS MATERIALIZED (
+    SELECT p.proname, pg_catalog.lower(p.prosrc) AS body
+    FROM pg_catalog.pg_proc p
+    WHERE p.pronamespace <> 'pg_catalog'::regnamespace
+      AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
+),
+-- Code that may leave what binds a session to its server, by its text or by that of code which it mentions.
+binding (proname) AS (
+    SELECT c.proname
+    FROM code c
+    WHERE c.body ~ 'advisory_(un)?lock|\m(temp|temporary|pg_temp)\M|\m(listen|prepare)\M|\mwith\s+hold\M'
+    UNION
+    SELECT c.proname
+    FROM binding b
+    JOIN code c ON CASE
+        WHEN pg_catalog.strpos(c.body, pg_catalog.lower(b.proname)) = 0 THEN false
+        -- As a word, where a pattern can say so.
+        WHEN b.proname ~ '^\w+$' THEN c.body ~ ('\m' || pg_catalog.lower(b.proname) || '\M')
+        ELSE true
+    END
 )
 SELECT DISTINCT kind, name::text
 FROM (
@@ -130,14 +151,15 @@ FROM (
       AND p.prokind <> 'p'
       AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
     UNION ALL
+    SELECT 'binding_function', b.proname
+    FROM binding b
+    UNION ALL
     -- What such code sets for good stays with the session, as far as its text shows it.
-    SELECT 'setting_function', p.proname
-    FROM pg_catalog.pg_proc p
-    WHERE p.pronamespace <> 'pg_catalog'::regnamespace
-      AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
-      AND p.prosrc ~* ('set_config|\mset\s+(session\s+)?(role|authorization|search_path|schema|time\s*zone|names'
-                       '|[a-z_]+\.[a-z_.]+\s*(=|to\M)|row_security|session_replication_role|application_name'
-                       '|client_encoding|datestyle|intervalstyle|work_mem|[a-z_]*_timeout|default_transaction_\w+)')
+    SELECT 'setting_function', c.proname
+    FROM code c
+    WHERE c.body ~ ('set_config|\mset\s+(session\s+)?(role|authorization|search_path|schema|time\s*zone|names'
+                    '|[a-z_]+\.[a-z_.]+\s*(=|to\M)|row_security|session_replication_role|application_name'
+                    '|client_encoding|datestyle|intervalstyle|work_mem|[a-z_]*_timeout|default_transaction_\w+)')
     UNION ALL
     SELECT 'unsafe_relation', c.relname
     FROM bad_relation b

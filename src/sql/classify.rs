@@ -215,11 +215,12 @@ fn verb<'a>(walk: &mut Walk<'a, '_>, key: Key) -> Command<'a> {
                 let token = walk.cursor.take();
                 sets |= walk.cursor.bytes(token).windows(3).any(|word| word.eq_ignore_ascii_case(b"set"));
             }
-            plain(walk, Reason::Write, if sets { Effects::UNKNOWN_SETTINGS } else { Effects::OPAQUE })
+            let settings = if sets { Effects::UNKNOWN_SETTINGS } else { Effects::OPAQUE };
+            plain(walk, Reason::Write, settings.with(Effects::HIDDEN))
         }
         Key::Create => create(walk),
         Key::Alter | Key::Drop => {
-            plain(walk, Reason::Write, Effects::DDL);
+            plain(walk, Reason::Write, Effects::DDL.with(Effects::RELEASES));
             if !walk.cursor.take_word("database") {
                 return Command::Other;
             }
@@ -233,9 +234,8 @@ fn verb<'a>(walk: &mut Walk<'a, '_>, key: Key) -> Command<'a> {
         }
         Key::Lock => plain(walk, Reason::Lock, Effects::default()),
         Key::Load => plain(walk, Reason::SessionState, Effects::LOAD),
-        Key::Declare | Key::Fetch | Key::Move | Key::Close => {
-            plain(walk, Reason::SessionState, Effects::default())
-        }
+        Key::Declare | Key::Fetch | Key::Move => plain(walk, Reason::SessionState, Effects::default()),
+        Key::Close => plain(walk, Reason::SessionState, Effects::RELEASES),
         Key::Begin
         | Key::Start
         | Key::Commit
@@ -246,11 +246,14 @@ fn verb<'a>(walk: &mut Walk<'a, '_>, key: Key) -> Command<'a> {
         | Key::Release => transactional(walk, key),
         Key::Prepare => prepare(walk),
         Key::Execute | Key::Deallocate => {
-            plain(walk, Reason::SessionState, Effects::SQL_PREPARE);
+            // What a prepared statement left was not looked for while the session was bound by it.
+            let releases = if key == Key::Execute { Effects::default() } else { Effects::RELEASES };
+            plain(walk, Reason::SessionState, Effects::SQL_PREPARE.with(releases));
             prepared(&mut walk.cursor, key)
         }
         Key::Listen | Key::Unlisten => {
-            plain(walk, Reason::SessionState, Effects::LISTEN);
+            let releases = if key == Key::Listen { Effects::default() } else { Effects::RELEASES };
+            plain(walk, Reason::SessionState, Effects::LISTEN.with(releases));
             channel(&mut walk.cursor, key)
         }
         Key::Set | Key::Reset | Key::Show | Key::Discard => session(walk, key),

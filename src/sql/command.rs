@@ -52,7 +52,7 @@ impl Reason {
 
 /// What a text may leave behind, over all of its statements: a set of bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Effects(pub u16);
+pub struct Effects(pub u32);
 
 impl Effects {
     /// SET, RESET, DISCARD ALL, `set_config` with literals: see [`Command`] for which.
@@ -61,7 +61,7 @@ impl Effects {
     pub const UNKNOWN_SETTINGS: Self = Self(1 << 1);
     /// CREATE TEMP, SELECT INTO TEMP, DISCARD TEMP, or any use of a name in `pg_temp`.
     pub const TEMPORARY: Self = Self(1 << 2);
-    /// A session-level advisory lock function.
+    /// A function that takes a session-level advisory lock.
     pub const ADVISORY_LOCK: Self = Self(1 << 3);
     /// LISTEN or UNLISTEN.
     pub const LISTEN: Self = Self(1 << 4);
@@ -90,6 +90,13 @@ impl Effects {
 
     /// [`Command::Database`].
     pub const DATABASE: Self = Self(1 << 15);
+
+    /// Something that binds the session may end: an unlock, CLOSE, DROP, UNLISTEN, DEALLOCATE.
+    pub const RELEASES: Self = Self(1 << 16);
+
+    /// Code of the user's own runs which, by its text, may take session-level locks, make temporary tables or leave
+    /// whatever else binds the session: only the server can tell.
+    pub const HIDDEN: Self = Self(1 << 17);
 
     /// Whether any bit of `other` is set.
     #[must_use]

@@ -32,6 +32,17 @@ pub trait Names {
         false
     }
 
+    /// Whether some function or procedure of that name contains code that may leave what binds a session to its server:
+    /// locks, temporary tables, cursors, LISTEN.
+    fn binds(&self, _name: &[u8]) -> bool {
+        false
+    }
+
+    /// Whether a function of that name may have come since these names were read: it may do anything.
+    fn may_be_new(&self, _name: &[u8]) -> bool {
+        false
+    }
+
     /// Whether some function of the user's of that name is unsafe, whatever is known of PostgreSQL's own.
     fn is_users(&self, _name: &[u8]) -> bool {
         false

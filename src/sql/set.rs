@@ -134,8 +134,8 @@ fn parameter<'a>(cursor: &mut Cursor<'a>) -> Option<&'a [u8]> {
     }
 }
 
-/// Whether a statement is `SELECT [pg_catalog.]set_config('name', 'value', true|false)` and no
-/// more.
+/// Whether a statement is `SELECT [pg_catalog.]set_config('name', value, true|false)` and no more, where the value is a
+/// literal or a parameter.
 pub(super) fn set_config<'a>(text: &'a [u8], plain_strings: bool) -> Option<(Setting<'a>, bool)> {
     let mut cursor = Cursor::new(text, plain_strings);
     let cursor = &mut cursor;
@@ -148,23 +148,46 @@ pub(super) fn set_config<'a>(text: &'a [u8], plain_strings: bool) -> Option<(Set
     if !cursor.take_word("set_config") {
         return None;
     }
+    let (name, value, local) = arguments(cursor)?;
+    let whole = cursor.peek().kind == Kind::End;
+    let simple = !name.is_empty()
+        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$'))
+        && !value.contains(&b'\n');
+    (whole && simple).then_some((Setting { name, value }, local))
+}
+
+/// Whether the call of `set_config` whose parenthesis comes next sets something for the transaction alone.
+pub(super) fn is_local(mut cursor: Cursor<'_>) -> bool {
+    arguments(&mut cursor).is_some_and(|(.., local)| local)
+}
+
+/// `('name', value, true|false)`, where the value is a literal or a parameter, perhaps with its type.
+fn arguments<'a>(cursor: &mut Cursor<'a>) -> Option<(&'a [u8], &'a [u8], bool)> {
     expect(cursor, Kind::Open)?;
     let [b'\'', name @ .., b'\''] = expect(cursor, Kind::Literal)? else {
         return None;
     };
     expect(cursor, Kind::Comma)?;
-    let value = expect(cursor, Kind::Literal)?;
+    let value = match cursor.peek().kind {
+        Kind::Param => {
+            let value = expect(cursor, Kind::Param)?;
+            if cursor.peek().kind == Kind::Cast {
+                cursor.take();
+                if !cursor.take_any(&["text", "varchar"]) {
+                    return None;
+                }
+            }
+            value
+        }
+        _ => expect(cursor, Kind::Literal)?,
+    };
     expect(cursor, Kind::Comma)?;
     let local = cursor.take_word("true");
     if !local && !cursor.take_word("false") {
         return None;
     }
     expect(cursor, Kind::Close)?;
-    let whole = cursor.peek().kind == Kind::End;
-    let simple = !name.is_empty()
-        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$'))
-        && !value.contains(&b'\n');
-    (whole && simple).then_some((Setting { name, value }, local))
+    Some((name, value, local))
 }
 
 fn expect<'a>(cursor: &mut Cursor<'a>, kind: Kind) -> Option<&'a [u8]> {

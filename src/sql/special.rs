@@ -40,10 +40,10 @@ fn backend(name: &[u8]) -> Option<Special> {
         b"pg_advisory_lock"
         | b"pg_advisory_lock_shared"
         | b"pg_try_advisory_lock"
-        | b"pg_try_advisory_lock_shared"
-        | b"pg_advisory_unlock"
-        | b"pg_advisory_unlock_shared"
-        | b"pg_advisory_unlock_all" => special(Reason::Lock, Effects::ADVISORY_LOCK),
+        | b"pg_try_advisory_lock_shared" => special(Reason::Lock, Effects::ADVISORY_LOCK),
+        b"pg_advisory_unlock" | b"pg_advisory_unlock_shared" | b"pg_advisory_unlock_all" => {
+            special(Reason::Lock, Effects::RELEASES)
+        }
         b"pg_advisory_xact_lock"
         | b"pg_advisory_xact_lock_shared"
         | b"pg_try_advisory_xact_lock"

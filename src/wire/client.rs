@@ -1,6 +1,6 @@
 //! Views of the messages that a client sends.
 
-use super::frame::{HEADER, cstr, int16};
+use super::frame::{HEADER, cstr, int16, int32};
 
 /// Type bytes of frontend messages.
 pub mod tag {
@@ -70,7 +70,7 @@ pub struct Bind<'a> {
     pub portal: &'a [u8],
     /// The statement's name.
     pub statement: &'a [u8],
-    /// Formats and values: never looked into.
+    /// Formats and values.
     pub rest: &'a [u8],
 }
 
@@ -81,6 +81,25 @@ impl<'a> Bind<'a> {
         let (portal, rest) = cstr(body)?;
         let (statement, rest) = cstr(rest)?;
         Some(Self { portal, statement, rest })
+    }
+
+    /// The bytes of parameter number `number`, counted from 1, in whichever format; `Some(None)` for null, `None` if there
+    /// is no such parameter.
+    #[must_use]
+    pub fn parameter(&self, number: u16) -> Option<Option<&'a [u8]>> {
+        let (formats, rest) = int16(self.rest)?;
+        let (count, mut rest) = int16(rest.get(2 * usize::from(formats)..)?)?;
+        let mut found = None;
+        for _ in 0..number.min(count) {
+            let (len, behind) = int32(rest)?;
+            // A length of -1 stands for null.
+            let null = len == u32::MAX;
+            let (value, behind) =
+                behind.split_at_checked(if null { 0 } else { usize::try_from(len).ok()? })?;
+            found = Some((!null).then_some(value));
+            rest = behind;
+        }
+        found.filter(|_| (1..=count).contains(&number))
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use foldhash::fast::FixedState;
 
 use super::build;
-use super::frame::cstr;
+use super::frame::{cstr, int16, int32};
 
 /// Type bytes of backend messages.
 pub mod tag {
@@ -183,6 +183,26 @@ pub fn row_shape(body: &[u8]) -> u64 {
         rest = next;
     }
     hasher.finish().max(1)
+}
+
+/// The values of a DataRow that has as many; `None` if it has not.
+#[must_use]
+pub fn row<const N: usize>(body: &[u8]) -> Option<[Option<&[u8]>; N]> {
+    let (count, mut rest) = int16(body)?;
+    if usize::from(count) != N {
+        return None;
+    }
+    let mut found = [None; N];
+    for place in &mut found {
+        let (len, behind) = int32(rest)?;
+        rest = behind;
+        // A length of -1 stands for null.
+        if len != u32::MAX {
+            let (value, behind) = rest.split_at_checked(usize::try_from(len).ok()?)?;
+            (*place, rest) = (Some(value), behind);
+        }
+    }
+    rest.is_empty().then_some(found)
 }
 
 /// Name and value of a ParameterStatus.

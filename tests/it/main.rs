@@ -3,6 +3,7 @@
 mod support;
 
 mod appendix_a;
+mod bonds;
 mod clients;
 mod demo;
 mod fairness;

@@ -4,7 +4,8 @@
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::types::{FromSql, Type};
+use tokio_postgres::{Client, Row, SimpleQueryMessage, Statement};
 
 use crate::support::proxy::connect;
 use crate::support::{Proxy, database, shared};
@@ -73,6 +74,10 @@ const OPERATIONS: &[&str] = &[
     // Prepared statements and cursors in SQL.
     "SELECT pg_try_advisory_xact_lock_shared({n}), pg_advisory_lock_shared({n}) IS NULL",
     "SELECT pg_advisory_unlock_all() IS NULL",
+    "SELECT pg_try_advisory_lock_shared({n})",
+    "SELECT pg_advisory_unlock_shared({n})",
+    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+    "SELECT set_config('my.own', 'brief {n}', true), set_config('work_mem', '{n}5MB', true)",
     "PREPARE p{n} AS SELECT {n} AS prepared",
     "EXECUTE p{n}",
     "DEALLOCATE p{n}",
@@ -82,8 +87,17 @@ const OPERATIONS: &[&str] = &[
     "FETCH 2 FROM c",
     "FETCH 2 FROM h",
     "CLOSE ALL",
+    "CLOSE h",
+    "CLOSE k",
+    "FETCH 1 FROM k",
     // Temporary tables, locks, sequences, notifications.
     "CREATE TEMP TABLE t{n} AS SELECT {n} AS x",
+    "CREATE TEMP TABLE t{n} ON COMMIT DROP AS SELECT {n} AS x",
+    "SELECT fill_in_function({n})",
+    "SELECT fill_by_another({n})",
+    "SELECT lock_in_function({n})",
+    "CALL listen_in_procedure({n})",
+    "SELECT keep_in_function()",
     "SELECT * FROM t{n}",
     "INSERT INTO t{n} VALUES (7) RETURNING x",
     "DROP TABLE t{n}",
@@ -92,6 +106,7 @@ const OPERATIONS: &[&str] = &[
     "DISCARD PLANS",
     "LISTEN l{n}",
     "UNLISTEN *",
+    "UNLISTEN l{n}",
     // Looks.
     "SHOW work_mem",
     "SHOW search_path",
@@ -146,8 +161,35 @@ async fn answer_extended(client: &Client, sql: &str, named: bool) -> String {
     } else {
         client.query_typed(sql, &[]).await
     };
+    told(found)
+}
+
+/// The answer to a statement that was prepared some steps ago.
+async fn answer_kept(client: &Client, kept: &Statement) -> String {
+    let found = told(client.query(kept, &[]).await);
+    // Drivers name statements by a count of their own.
+    if found.starts_with("26000") { "26000".to_owned() } else { found }
+}
+
+fn cell(row: &Row, at: usize) -> String {
+    fn of<'a, T: FromSql<'a> + ToString>(row: &'a Row, at: usize) -> String {
+        row.get::<_, Option<T>>(at).map_or("null".to_owned(), |value| value.to_string())
+    }
+    match *row.columns()[at].type_() {
+        Type::BOOL => of::<bool>(row, at),
+        Type::INT4 => of::<i32>(row, at),
+        Type::INT8 => of::<i64>(row, at),
+        Type::TEXT | Type::NAME => of::<String>(row, at),
+        ref other => format!("of type {other}"),
+    }
+}
+
+fn told(found: Result<Vec<Row>, tokio_postgres::Error>) -> String {
     match found {
-        Ok(rows) => format!("{} rows", rows.len()),
+        Ok(rows) => rows
+            .iter()
+            .map(|row| (0..row.len()).map(|at| cell(row, at)).collect::<Vec<_>>().join("|") + "\n")
+            .collect(),
         Err(error) => match error.as_db_error() {
             Some(db) => format!("{} {}", db.code().code(), db.message()),
             None => format!("broken: {error}"),
@@ -165,6 +207,8 @@ struct Twin {
     through: Client,
     alone: Client,
     history: Vec<String>,
+    /// What it has prepared and may run again, there and here.
+    kept: Vec<(Statement, Statement)>,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -183,6 +227,15 @@ async fn every_session_sees_what_it_would_see_alone() {
                  $$ BEGIN PERFORM set_config('search_path', 's' || n, false); RETURN 'set'; END $$;
              CREATE PROCEDURE set_in_procedure(n int) LANGUAGE plpgsql AS
                  $$ BEGIN PERFORM set_config('work_mem', n || '9MB', false); END $$;
+             CREATE FUNCTION fill_in_function(n int) RETURNS int LANGUAGE plpgsql AS
+                 $$ BEGIN EXECUTE format('CREATE TEMP TABLE t%s AS SELECT 10 + %s AS x', n, n); RETURN n; END $$;
+             CREATE FUNCTION fill_by_another(n int) RETURNS int LANGUAGE sql AS 'SELECT fill_in_function(n)';
+             CREATE FUNCTION lock_in_function(n int) RETURNS bool LANGUAGE sql AS
+                 'SELECT pg_advisory_lock_shared(n) IS NULL';
+             CREATE PROCEDURE listen_in_procedure(n int) LANGUAGE plpgsql AS
+                 $$ BEGIN EXECUTE format('LISTEN l%s', n); END $$;
+             CREATE FUNCTION keep_in_function() RETURNS int LANGUAGE plpgsql AS
+                 $$ BEGIN EXECUTE 'DECLARE k CURSOR WITH HOLD FOR SELECT generate_series(1, 9)'; RETURN 1; END $$;
              DO $$ BEGIN FOR n IN 1..3 LOOP
                  EXECUTE format('CREATE ROLE twin_%s', n);
                  EXECUTE format('CREATE SCHEMA s%s', n);
@@ -205,14 +258,14 @@ async fn every_session_sees_what_it_would_see_alone() {
         let mut twins = Vec::new();
         for _ in 0..6 {
             let (through, alone) = (proxy.connect_to(NAME).await, connect(&direct).await);
-            twins.push(Twin { through, alone, history: Vec::new() });
+            twins.push(Twin { through, alone, history: Vec::new(), kept: Vec::new() });
         }
         for step in 0..500 {
             let at = random.random_range(0..twins.len());
             let twin = &mut twins[at];
             let n = random.random_range(1..=3).to_string();
             let sql = OPERATIONS.choose(&mut random).unwrap().replace("{n}", &n);
-            let way = random.random_range(0..5);
+            let way = random.random_range(0..7);
             twin.history.push(format!("{way}: {sql}"));
             let single = !sql.contains(';') && !sql.is_empty();
             let (through, alone) = match way {
@@ -224,6 +277,19 @@ async fn every_session_sees_what_it_would_see_alone() {
                     answer_extended(&twin.through, &sql, true).await,
                     answer_extended(&twin.alone, &sql, true).await,
                 ),
+                5 if single => {
+                    let (through, alone) = (twin.through.prepare(&sql).await, twin.alone.prepare(&sql).await);
+                    let told = |e: &tokio_postgres::Error| e.as_db_error().map(|e| e.message().to_owned());
+                    let errors = [through.as_ref().err().and_then(told), alone.as_ref().err().and_then(told)];
+                    if let (Ok(through), Ok(alone)) = (through, alone) {
+                        twin.kept.push((through, alone));
+                    }
+                    errors.map(Option::unwrap_or_default).into()
+                }
+                6 if !twin.kept.is_empty() => {
+                    let (through, alone) = &twin.kept[random.random_range(0..twin.kept.len())];
+                    (answer_kept(&twin.through, through).await, answer_kept(&twin.alone, alone).await)
+                }
                 _ => (answer(&twin.through, &sql).await, answer(&twin.alone, &sql).await),
             };
             if through.contains("READ ONLY transaction that has read from a replica") {

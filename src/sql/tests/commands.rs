@@ -130,8 +130,12 @@ fn set_config_alone_with_literals() {
         let setting = setting("a.b", "'x''y'");
         assert_first(sql, Command::SetConfig { setting, local });
     }
+    assert_first(
+        "select set_config('a', $12, false)",
+        Command::SetConfig { setting: setting("a", "$12"), local: false },
+    );
     for sql in [
-        "select set_config('a', $1, false)",
+        "select set_config('a', $1::int, false)",
         "select set_config($1, 'x', false)",
         "select set_config('a', 'x', false) as a",
         "select set_config('a', 'x', false), 1",

@@ -6,6 +6,7 @@ use super::super::fold::{LONGEST, fold};
 use super::super::keyword::Key;
 use super::super::names::Verdict;
 use super::super::scan::{Kind, Token};
+use super::super::set;
 use super::super::special::special_function;
 use super::{Before, Copying, Walk};
 
@@ -66,10 +67,8 @@ impl Walk<'_, '_> {
         if let Some(special) = special {
             self.leave(special.effects);
         }
-        if self.names.sets(name) {
-            self.leave(Effects::UNKNOWN_SETTINGS);
-            self.raise(Reason::SessionState);
-        } else if self.names.is_users(name) {
+        self.hidden(name);
+        if !self.names.sets(name) && self.names.is_users(name) {
             self.leave(Effects::OPAQUE);
         }
         if !self.asks() {
@@ -79,6 +78,33 @@ impl Walk<'_, '_> {
             self.raise(special.map_or(Reason::Function, |special| special.reason));
         } else if name == b"current_setting" {
             self.raise(Reason::SessionState);
+        }
+    }
+
+    /// What the code of a function of that name does to the session, as far as that is known.
+    fn hidden(&mut self, name: &[u8]) {
+        if self.names.sets(name) {
+            self.leave(Effects::UNKNOWN_SETTINGS);
+            self.raise(Reason::SessionState);
+        }
+        if self.names.binds(name) {
+            self.leave(Effects::HIDDEN);
+            self.raise(Reason::Function);
+        }
+    }
+
+    /// The same of a name that nothing is known of: it may be a function which has just come. Where nothing asks for
+    /// functions it is a table with its columns, mostly.
+    fn unheard_of(&mut self, name: &[u8]) {
+        if !self.names.may_be_new(name) {
+            return;
+        }
+        self.leave(Effects::OPAQUE);
+        if self.asks() || self.verb == Key::Call {
+            self.leave(Effects::HIDDEN);
+            if self.names.knows_users() {
+                self.leave(Effects::UNKNOWN_SETTINGS);
+            }
         }
     }
 
@@ -97,20 +123,19 @@ impl Walk<'_, '_> {
         let mut buffer = [0; LONGEST];
         let name = fold(token.kind, self.cursor.bytes(token), &mut buffer);
         let special = special_function(name);
-        if let Some(special) = special {
+        if name == b"set_config" {
+            let local = set::is_local(self.cursor.clone());
+            self.leave(if local { Effects::SETTINGS } else { Effects::UNKNOWN_SETTINGS });
+            self.set_configs = self.set_configs.saturating_add(1);
+        } else if let Some(special) = special {
             self.leave(special.effects);
-            if name == b"set_config" {
-                self.set_configs = self.set_configs.saturating_add(1);
-            }
         }
-        if self.names.sets(name) {
-            self.leave(Effects::UNKNOWN_SETTINGS);
-            self.raise(Reason::SessionState);
+        if !syntax {
+            self.unheard_of(name);
         }
+        self.hidden(name);
         if !self.asks() {
-            // What is not known here is a table with its columns, mostly.
-            let unknown = !self.names.knows_users() && builtin::function(name) == Verdict::Unknown;
-            if unknown || self.names.is_users(name) {
+            if self.names.is_users(name) {
                 self.leave(Effects::OPAQUE);
             }
             return;

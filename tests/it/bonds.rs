@@ -1,0 +1,224 @@
+//! What binds a session to its server, and when that ends: asked of the server where a text does not tell.
+
+use tokio_postgres::Client;
+
+use crate::support::proxy::{connect, last_route, rows, sqlstate, value};
+use crate::support::{Proxy, database, shared};
+
+async fn pins(client: &Client) -> String {
+    value(client, "SHOW tidegate.pins").await
+}
+
+/// One server connection to the primary, so that whatever is left there is met by the next session.
+const ONE: [(&str, &str); 2] = [("TIDEGATE_POOL_SIZE", "1"), ("TIDEGATE_WORKERS", "1")];
+
+#[tokio::test]
+async fn a_bond_ends_with_what_it_stands_for() {
+    let proxy = Proxy::with(shared(), &ONE).await;
+    let (client, other) = (proxy.connect().await, proxy.connect().await);
+    // What binds, by what name, and what ends it; of several ways each in turn.
+    for (begin, why, ends) in [
+        (
+            "SELECT pg_advisory_lock(471)",
+            "advisory_lock",
+            &[
+                "SELECT pg_advisory_unlock(471)",
+                "SELECT pg_advisory_unlock_all()",
+                // asyncpg's, whenever a connection goes back to its pool.
+                "SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;",
+                "BEGIN; SELECT pg_advisory_unlock(471); COMMIT",
+                // A lock is given back for good even so.
+                "BEGIN; SELECT pg_advisory_unlock(471); ROLLBACK",
+            ][..],
+        ),
+        (
+            "CREATE TEMP TABLE bond (x int)",
+            "temporary",
+            &["DROP TABLE bond", "DISCARD TEMP", "BEGIN; DROP TABLE bond; COMMIT"],
+        ),
+        (
+            "CREATE FUNCTION pg_temp.bond() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "temporary",
+            &["DROP FUNCTION pg_temp.bond()"],
+        ),
+        ("LISTEN bond", "listen", &["UNLISTEN bond", "UNLISTEN *"]),
+        (
+            "BEGIN; DECLARE bond CURSOR WITH HOLD FOR SELECT 1; COMMIT",
+            "hold_cursor",
+            &["CLOSE bond", "CLOSE ALL"],
+        ),
+    ] {
+        for end in ends {
+            client.batch_execute(begin).await.unwrap();
+            assert_eq!(pins(&client).await, why, "{begin}");
+            client.batch_execute(end).await.unwrap();
+            assert_eq!(pins(&client).await, "", "{begin}; {end}");
+            assert_eq!(
+                value(&other, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 471")
+                    .await,
+                "0"
+            );
+        }
+    }
+    // Two of a kind: one of them is left.
+    client.batch_execute("SELECT pg_advisory_lock(471), pg_advisory_lock(472)").await.unwrap();
+    client.batch_execute("SELECT pg_advisory_unlock(471)").await.unwrap();
+    assert_eq!(pins(&client).await, "advisory_lock");
+    client.batch_execute("SELECT pg_advisory_unlock(472)").await.unwrap();
+    // What never came to be, or was gone at once, binds nobody.
+    for nothing in [
+        "BEGIN; CREATE TEMP TABLE bond (x int); ROLLBACK",
+        "BEGIN; CREATE TEMP TABLE bond (x int) ON COMMIT DROP; COMMIT",
+        "BEGIN; LISTEN bond; ROLLBACK",
+        "SELECT pg_advisory_unlock(471)",
+    ] {
+        client.batch_execute(nothing).await.unwrap();
+        assert_eq!(pins(&client).await, "", "{nothing}");
+    }
+    assert_eq!(value(&client, "SELECT 1").await, "1");
+    assert_ne!(last_route(&client).await.2, "pinned");
+}
+
+#[tokio::test]
+async fn a_lock_that_was_not_got_binds_nobody() {
+    let proxy = Proxy::with(shared(), &[("TIDEGATE_POOL_SIZE", "2"), ("TIDEGATE_WORKERS", "1")]).await;
+    let (holder, client) = (proxy.connect().await, proxy.connect().await);
+    holder.batch_execute("SELECT pg_advisory_lock(473)").await.unwrap();
+    assert_eq!(value(&client, "SELECT pg_try_advisory_lock(473)").await, "f");
+    assert_eq!((pins(&holder).await, pins(&client).await), ("advisory_lock".to_owned(), String::new()));
+}
+
+#[tokio::test]
+async fn what_code_leaves_binds_its_session_and_reaches_nobody_else() {
+    database("bonds_code").await;
+    let proxy = Proxy::with(shared(), &[("TIDEGATE_POOL_SIZE", "2"), ("TIDEGATE_WORKERS", "1")]).await;
+    let client = proxy.connect_to("bonds_code").await;
+    client
+        .batch_execute(
+            "CREATE FUNCTION fill() RETURNS void LANGUAGE plpgsql AS
+                 'BEGIN CREATE TEMP TABLE filled AS SELECT 7 AS x; PERFORM pg_advisory_lock(474); END';
+             CREATE FUNCTION fill_by_another() RETURNS void LANGUAGE sql AS 'SELECT fill()';
+             CREATE PROCEDURE hear() LANGUAGE plpgsql AS 'BEGIN LISTEN code; END';
+             CREATE FUNCTION keep() RETURNS void LANGUAGE plpgsql AS
+                 'BEGIN EXECUTE ''DECLARE kept CURSOR WITH HOLD FOR SELECT 8''; END';
+             CREATE FUNCTION briefly() RETURNS void LANGUAGE plpgsql AS
+                 'BEGIN CREATE TEMP TABLE brief (x int) ON COMMIT DROP; END';
+             -- Nothing in its text tells what it does.
+             CREATE FUNCTION unseen() RETURNS void LANGUAGE plpgsql AS
+                 $$BEGIN EXECUTE 'CREATE TEM'||'P TABLE filled AS SELECT 7 AS x; SELECT pg_advis'||'ory_lock(474)'; END$$",
+        )
+        .await
+        .unwrap();
+    proxy.wait_catalog("bonds_code").await;
+    let (client, other) = (proxy.connect_to("bonds_code").await, proxy.connect_to("bonds_code").await);
+    for (call, why, end) in [
+        ("SELECT fill()", "temporary,advisory_lock", "DROP TABLE filled; SELECT pg_advisory_unlock_all()"),
+        ("SELECT fill_by_another()", "temporary,advisory_lock", "DISCARD ALL"),
+        ("DO 'BEGIN PERFORM fill(); END'", "temporary,advisory_lock", "DISCARD ALL"),
+        ("CALL hear()", "listen", "UNLISTEN code"),
+        ("SELECT keep()", "hold_cursor", "CLOSE kept"),
+    ] {
+        // What ended the last one has changed definitions.
+        proxy.wait_catalog("bonds_code").await;
+        client.batch_execute(call).await.unwrap();
+        assert_eq!(pins(&client).await, why, "{call}");
+        if why.starts_with("temporary") {
+            assert_eq!(value(&client, "SELECT x FROM filled").await, "7");
+            assert_eq!(sqlstate(&other, "TABLE filled").await, "42P01");
+            assert_eq!(value(&other, "SELECT pg_try_advisory_lock(474)").await, "f");
+        }
+        client.batch_execute(end).await.unwrap();
+        assert_eq!(pins(&client).await, "", "{call}; {end}");
+    }
+    client.batch_execute("SELECT briefly()").await.unwrap();
+    assert_eq!(pins(&client).await, "");
+    // What cannot be known of does not bind; but whoever has the connection next finds nothing of it.
+    let proxy = Proxy::with(shared(), &ONE).await;
+    proxy.wait_catalog("bonds_code").await;
+    let (client, other) = (proxy.connect_to("bonds_code").await, proxy.connect_to("bonds_code").await);
+    client.batch_execute("SELECT unseen()").await.unwrap();
+    let found = "/* tidegate: route=primary */ SELECT to_regclass('filled') IS NULL, \
+                 (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 474)";
+    assert_eq!(rows(&other, found).await, ["t|0"]);
+}
+
+#[tokio::test]
+async fn settings_by_function_go_with_their_session() {
+    let proxy = Proxy::with(shared(), &ONE).await;
+    let (client, other) = (proxy.connect().await, proxy.connect().await);
+    let shown = "SELECT current_setting('app.tenant', true), current_setting('work_mem')";
+    let before: (Option<String>, String) = {
+        let row = other.query_one(shown, &[]).await.unwrap();
+        (row.get(0), row.get(1))
+    };
+    // For good: unnamed, prepared, and prepared by another name for another value.
+    for round in 0..2 {
+        for tenant in ["it's \\ one", "$1", ""] {
+            let set = "SELECT set_config('app.tenant', $1, false)";
+            if round == 0 {
+                client.query_one(set, &[&tenant]).await.unwrap();
+            } else {
+                let statement = client.prepare(set).await.unwrap();
+                client.query_one(&statement, &[&"another"]).await.unwrap();
+                client.query_one(&statement, &[&tenant]).await.unwrap();
+            }
+            client.query_one("SELECT set_config('work_mem', $1::text, false)", &[&"7MB"]).await.unwrap();
+            assert_eq!(pins(&client).await, "");
+            let row = other.query_one(shown, &[]).await.unwrap();
+            let others = (row.get::<_, Option<String>>(0).filter(|v| !v.is_empty()), row.get::<_, String>(1));
+            assert_eq!(others, before);
+            let row = client.query_one(shown, &[]).await.unwrap();
+            assert_eq!((row.get(0), row.get(1)), (tenant, "7MB"));
+        }
+    }
+    client.query_one("SELECT set_config('work_mem', $1, false)", &[&None::<&str>]).await.unwrap();
+    assert_eq!(value(&client, "SHOW work_mem").await, before.1);
+    // For one transaction, as web frameworks do it: nothing remains, and nothing binds.
+    let mut transaction = proxy.connect().await;
+    let begun = transaction.transaction().await.unwrap();
+    begun
+        .query_one(
+            "SELECT set_config('app.tenant', $1, true), set_config('role', $2, true), set_config('app.b', 'c', true)",
+            &[&"brief", &"postgres"],
+        )
+        .await
+        .unwrap();
+    assert_eq!(begun.query_one(shown, &[]).await.unwrap().get::<_, &str>(0), "brief");
+    begun.commit().await.unwrap();
+    assert_eq!(pins(&transaction).await, "");
+    assert_eq!(value(&transaction, "SELECT coalesce(current_setting('app.tenant', true), '')").await, "");
+    assert_ne!(last_route(&transaction).await.2, "pinned");
+}
+
+#[tokio::test]
+async fn one_text_of_two_roles_is_two_statements() {
+    const NAME: &str = "bonds_roles";
+    database(NAME).await;
+    let direct = connect(&format!("postgres://postgres@127.0.0.1:{}/{NAME}", shared().primary().port)).await;
+    for (role, kind) in [("bonds_int", "int"), ("bonds_text", "text")] {
+        // By default a role's own schema comes first.
+        direct
+            .batch_execute(&format!(
+                "CREATE ROLE {role} LOGIN; CREATE SCHEMA AUTHORIZATION {role};
+                 SET ROLE {role}; CREATE TABLE {role}.t (a {kind}); INSERT INTO {role}.t VALUES ('1'); RESET ROLE"
+            ))
+            .await
+            .unwrap();
+    }
+    let proxy = Proxy::with(shared(), &[("TIDEGATE_POOL_SIZE", "4"), ("TIDEGATE_WORKERS", "1")]).await;
+    proxy.wait_catalog(NAME).await;
+    let url = |role: &str| proxy.url(NAME).replace("postgres@", &format!("{role}@"));
+    let (int, text) = (connect(&url("bonds_int")).await, connect(&url("bonds_text")).await);
+    for client in [&int, &text] {
+        client.batch_execute("SET tidegate.route = primary").await.unwrap();
+    }
+    let of_int = int.prepare("SELECT * FROM t").await.unwrap();
+    let of_text = text.prepare("SELECT * FROM t").await.unwrap();
+    // Definitions change, and the server connections that know the statements are gone.
+    proxy.connect_to(NAME).await.batch_execute("CREATE TABLE unrelated (x int)").await.unwrap();
+    let ended = "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity \
+                 WHERE usename IN ('bonds_int', 'bonds_text')";
+    assert_eq!(direct.query_one(ended, &[]).await.unwrap().get::<_, i64>(0), 2);
+    assert_eq!(text.query_one(&of_text, &[]).await.unwrap().get::<_, &str>(0), "1");
+    assert_eq!(int.query_one(&of_int, &[]).await.unwrap().get::<_, i32>(0), 1);
+}
