@@ -3,12 +3,14 @@
 mod support;
 
 mod appendix_a;
+mod cancel;
 mod clients;
 mod demo;
 mod fairness;
 mod freshness;
 mod heavy;
 mod layers;
+mod logins;
 mod operation;
 mod pooling;
 mod protocol;
@@ -17,5 +19,6 @@ mod security;
 mod sessions;
 mod setup;
 mod strangers;
+mod tls;
 mod transcripts;
 mod twins;

@@ -2,6 +2,7 @@
 
 use crate::support::peer::{Peer, Script};
 use crate::support::proxy::{sqlstate, value};
+use crate::support::scram::startup;
 use crate::support::{Proxy, database, shared};
 
 /// One worker with one connection per node: whatever a client leaves behind, the next one would see.
@@ -387,4 +388,56 @@ async fn statements_prepared_after_a_change_of_definitions_are_new_ones() {
             client.batch_execute("COMMIT").await.unwrap();
         }
     }
+}
+
+/// A text stands for the tables of its client's path, be that set by name or by the role: a server must not run what it
+/// has prepared for a client with another one.
+#[tokio::test]
+async fn a_statement_is_shared_by_those_who_mean_the_same_tables() {
+    const TEXT: &str = "SELECT v FROM w WHERE v = $1";
+    database("pooling_paths").await;
+    let proxy = Proxy::with(shared(), &ONE).await;
+    let setup = proxy.connect_to("pooling_paths").await;
+    let kinds = [("pooling_ints", "int", "7", "23"), ("pooling_texts", "text", "007", "25")];
+    for (schema, kind, value, _) in kinds {
+        setup
+            .batch_execute(&format!(
+                "CREATE ROLE {schema}; CREATE SCHEMA AUTHORIZATION {schema} CREATE TABLE w (v {kind});
+                 INSERT INTO {schema}.w VALUES ('{value}')"
+            ))
+            .await
+            .unwrap();
+    }
+    // Nothing is shared beyond a change of definitions.
+    proxy.wait_catalog("pooling_paths").await;
+    setup.batch_execute(PRIMARY).await.unwrap();
+    let mut clients = Vec::new();
+    for set in ["SET search_path TO", "SET ROLE"] {
+        for (schema, _, value, oid) in [kinds, kinds].concat() {
+            let mut peer = Peer::open(proxy.port);
+            peer.send(&startup(&[(b"user", b"postgres"), (b"database", b"pooling_paths")]));
+            peer.until(b'Z');
+            // As libpq prepares.
+            let script = Script::default().query(PRIMARY).query(&format!("{set} {schema}"));
+            peer.send(&script.parse("s", TEXT).sync().0);
+            peer.until(b'Z');
+            peer.until(b'Z');
+            assert_eq!(peer.tags(), "1ZI");
+            clients.push((peer, value, oid));
+        }
+    }
+    for _ in 0..2 {
+        for (peer, value, oid) in &mut clients {
+            let script = Script::default().describe("s").bind_portal("", "s", &[value]);
+            peer.send(&script.execute_portal("", 0).sync().0);
+            let answer = peer.until(b'Z');
+            let tags: String = answer.iter().map(|(tag, _)| char::from(*tag)).collect();
+            assert_eq!(tags, "tT2DCZ", "{value}");
+            let parameter = u32::from_be_bytes(answer[0].1[2..].try_into().unwrap());
+            assert_eq!(parameter.to_string(), *oid);
+            assert!(answer[3].1.ends_with(value.as_bytes()), "{value}");
+        }
+    }
+    let count = format!("SELECT count(*) FROM pg_prepared_statements WHERE statement = '{TEXT}'");
+    assert_eq!(value(&setup, &count).await, "4", "one for each path, and none for each client");
 }
