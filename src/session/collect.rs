@@ -7,6 +7,7 @@ use super::known::KnownTexts;
 use super::prepared::ClientStatements;
 use crate::sql::{Access, Dialect, Names};
 use crate::wire::client::{self, Bind, Parse, Target, tag};
+use crate::wire::frame::HEADER;
 use crate::wire::{Frame, FrameError};
 
 /// A Query or Parse up to this many bytes is read as a whole before it goes anywhere.
@@ -132,6 +133,8 @@ struct Started {
     only_closes: bool,
     only_prepares: bool,
     unnamed: Option<(usize, usize)>,
+    /// Where the name stands of the last Parse message for a named statement.
+    parsed: Option<(usize, usize)>,
     function_call: bool,
     ends_copy: bool,
     mixed: bool,
@@ -159,7 +162,7 @@ impl Collector {
             let Some(body) = frame.body(rest) else {
                 return self.incomplete(frame);
             };
-            if let Some(found) = self.message(frame, body, context) {
+            if let Some(found) = self.message(frame, body, buffer, context) {
                 return found;
             }
             if self.at >= MAX_PIPELINE {
@@ -192,7 +195,13 @@ impl Collector {
         }
     }
 
-    fn message(&mut self, frame: Frame, body: &[u8], context: &Context<'_>) -> Option<Collected> {
+    fn message(
+        &mut self,
+        frame: Frame,
+        body: &[u8],
+        buffer: &[u8],
+        context: &Context<'_>,
+    ) -> Option<Collected> {
         let first = self.started.is_none();
         let mut started = self.started.unwrap_or(Started::new(true));
         match frame.tag {
@@ -218,6 +227,9 @@ impl Collector {
                 started.named |= !parse.name.is_empty() || self.at > 0;
                 if parse.name.is_empty() {
                     started.unnamed = Some((self.at, self.at + frame.len));
+                } else {
+                    let start = self.at + HEADER;
+                    started.parsed = Some((start, start + parse.name.len()));
                 }
             }
             tag::BIND => {
@@ -226,12 +238,12 @@ impl Collector {
                 };
                 started.only_closes = false;
                 started.only_prepares = false;
-                self.mention(bind.statement, &mut started, context);
+                self.mention(bind.statement, &mut started, buffer, context);
             }
             tag::DESCRIBE => {
                 started.only_closes = false;
                 match client::target(body) {
-                    Some(Target::Statement(name)) => self.mention(name, &mut started, context),
+                    Some(Target::Statement(name)) => self.mention(name, &mut started, buffer, context),
                     Some(Target::Portal(_)) => started.only_prepares = false,
                     None => return Some(self.give_up(Collected::Malformed(frame.tag))),
                 }
@@ -282,7 +294,7 @@ impl Collector {
     }
 
     /// A statement is used: what it says counts, unless it was parsed in this very unit.
-    fn mention(&mut self, name: &[u8], started: &mut Started, context: &Context<'_>) {
+    fn mention(&mut self, name: &[u8], started: &mut Started, buffer: &[u8], context: &Context<'_>) {
         if name.is_empty() && started.unnamed.is_some() {
             return;
         }
@@ -292,6 +304,8 @@ impl Collector {
                 let brief = findings.brief(context.names, context.dialect, || context.judge(text));
                 self.verdict.fold(&brief);
             }
+            // Most drivers prepare and describe, or prepare and run, in one unit.
+            None if started.parsed.and_then(|(from, to)| buffer.get(from..to)) == Some(name) => {}
             None => started.unknown = true,
         }
     }
@@ -344,6 +358,7 @@ impl Started {
             only_closes,
             only_prepares: only_closes,
             unnamed: None,
+            parsed: None,
             function_call: false,
             ends_copy: false,
             mixed: false,

@@ -1,7 +1,7 @@
 //! Many clients share few server connections, and notice nothing of each other.
 
 use crate::support::peer::{Peer, Script};
-use crate::support::proxy::{sqlstate, value};
+use crate::support::proxy::{last_route, sqlstate, value};
 use crate::support::scram::startup;
 use crate::support::{Proxy, database, shared};
 
@@ -440,4 +440,45 @@ async fn a_statement_is_shared_by_those_who_mean_the_same_tables() {
     }
     let count = format!("SELECT count(*) FROM pg_prepared_statements WHERE statement = '{TEXT}'");
     assert_eq!(value(&setup, &count).await, "4", "one for each path, and none for each client");
+}
+
+/// A name that is used in the unit that prepares it is known there: most drivers prepare like that.
+#[tokio::test]
+async fn a_statement_may_be_prepared_and_used_in_one_unit() {
+    // Of its own: what others define would end the sharing.
+    database("pooling_units").await;
+    let proxy = Proxy::with(shared(), &ONE).await;
+    proxy.wait_catalog("pooling_units").await;
+    let (a, b) = (proxy.connect_to("pooling_units").await, proxy.connect_to("pooling_units").await);
+    let mut statements = Vec::new();
+    for client in [&a, &b] {
+        statements.push(client.prepare("SELECT 1 AS twice").await.unwrap());
+        assert_eq!(last_route(client).await.2, "read");
+        client.batch_execute(PRIMARY).await.unwrap();
+        statements.push(client.prepare("SELECT 2 AS twice").await.unwrap());
+    }
+    let count = "SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELECT 2 AS twice'";
+    assert_eq!(value(&a, count).await, "1", "the server has it once for both");
+    // What an earlier unit has prepared counts as well, and what is not known makes the unit unjudged.
+    let mut peer = Peer::log_in(proxy.port);
+    for (unit, why) in [
+        (Script::default().parse("s", "SELECT 1").bind("s").execute().sync(), "read"),
+        (Script::default().parse("t", "SELECT 1").bind("s").execute().sync(), "read"),
+        (Script::default().parse("u", "SELECT 1").bind("v").sync(), "unjudged"),
+        (Script::default().bind("w").parse("w", "SELECT 1").sync(), "unjudged"),
+        (
+            Script::default()
+                .close("s")
+                .parse("s", "CREATE TEMP TABLE x (n int) ON COMMIT DROP")
+                .bind("s")
+                .sync(),
+            "mixed",
+        ),
+    ] {
+        peer.send(&unit.query("SHOW tidegate.last_route").0);
+        peer.until(b'Z');
+        let answer = peer.until(b'Z');
+        let row = String::from_utf8_lossy(&answer[1].1).into_owned();
+        assert!(row.ends_with(why), "{row:?} instead of {why}");
+    }
 }
