@@ -232,6 +232,23 @@ mod tests {
     }
 
     #[test]
+    fn http_answers_this_machine_alone_unless_others_are_named() {
+        let held = |text: &str, address: &str| {
+            let networks = read(&format!("{NODE}{text}")).unwrap().http_from;
+            networks.iter().any(|network| network.hold(address.parse().unwrap()))
+        };
+        for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert!(held("", address), "{address}");
+            assert!(!held("http_from = ['10.0.0.0/8']", address), "{address}");
+        }
+        for address in ["10.0.0.1", "128.0.0.1", "0.0.0.0", "::", "::2", "fe80::1", "::ffff:10.0.0.1"] {
+            assert!(!held("", address), "{address}");
+            assert!(held("http_from = ['all']", address), "{address}");
+        }
+        assert!(held("http_from = ['10.0.0.0/8']", "10.0.0.1"));
+    }
+
+    #[test]
     fn every_error_names_key_value_and_remedy() {
         let trust = "[auth]\nmethod = 'trust'\n";
         for (text, expected) in [

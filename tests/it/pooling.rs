@@ -1,7 +1,8 @@
 //! Many clients share few server connections, and notice nothing of each other.
 
 use crate::support::peer::{Peer, Script};
-use crate::support::proxy::{sqlstate, value};
+use crate::support::proxy::{last_route, sqlstate, value};
+use crate::support::scram::startup;
 use crate::support::{Proxy, database, shared};
 
 /// One worker with one connection per node: whatever a client leaves behind, the next one would see.
@@ -386,5 +387,98 @@ async fn statements_prepared_after_a_change_of_definitions_are_new_ones() {
             assert_eq!(client.query_one(&fetch, &[]).await.unwrap().len(), columns.split(',').count());
             client.batch_execute("COMMIT").await.unwrap();
         }
+    }
+}
+
+/// A text stands for the tables of its client's path, be that set by name or by the role: a server must not run what it
+/// has prepared for a client with another one.
+#[tokio::test]
+async fn a_statement_is_shared_by_those_who_mean_the_same_tables() {
+    const TEXT: &str = "SELECT v FROM w WHERE v = $1";
+    database("pooling_paths").await;
+    let proxy = Proxy::with(shared(), &ONE).await;
+    let setup = proxy.connect_to("pooling_paths").await;
+    let kinds = [("pooling_ints", "int", "7", "23"), ("pooling_texts", "text", "007", "25")];
+    for (schema, kind, value, _) in kinds {
+        setup
+            .batch_execute(&format!(
+                "CREATE ROLE {schema}; CREATE SCHEMA AUTHORIZATION {schema} CREATE TABLE w (v {kind});
+                 INSERT INTO {schema}.w VALUES ('{value}')"
+            ))
+            .await
+            .unwrap();
+    }
+    // Nothing is shared beyond a change of definitions.
+    proxy.wait_catalog("pooling_paths").await;
+    setup.batch_execute(PRIMARY).await.unwrap();
+    let mut clients = Vec::new();
+    for set in ["SET search_path TO", "SET ROLE"] {
+        for (schema, _, value, oid) in [kinds, kinds].concat() {
+            let mut peer = Peer::open(proxy.port);
+            peer.send(&startup(&[(b"user", b"postgres"), (b"database", b"pooling_paths")]));
+            peer.until(b'Z');
+            // As libpq prepares.
+            let script = Script::default().query(PRIMARY).query(&format!("{set} {schema}"));
+            peer.send(&script.parse("s", TEXT).sync().0);
+            peer.until(b'Z');
+            peer.until(b'Z');
+            assert_eq!(peer.tags(), "1ZI");
+            clients.push((peer, value, oid));
+        }
+    }
+    for _ in 0..2 {
+        for (peer, value, oid) in &mut clients {
+            let script = Script::default().describe("s").bind_portal("", "s", &[value]);
+            peer.send(&script.execute_portal("", 0).sync().0);
+            let answer = peer.until(b'Z');
+            let tags: String = answer.iter().map(|(tag, _)| char::from(*tag)).collect();
+            assert_eq!(tags, "tT2DCZ", "{value}");
+            let parameter = u32::from_be_bytes(answer[0].1[2..].try_into().unwrap());
+            assert_eq!(parameter.to_string(), *oid);
+            assert!(answer[3].1.ends_with(value.as_bytes()), "{value}");
+        }
+    }
+    let count = format!("SELECT count(*) FROM pg_prepared_statements WHERE statement = '{TEXT}'");
+    assert_eq!(value(&setup, &count).await, "4", "one for each path, and none for each client");
+}
+
+/// A name that is used in the unit that prepares it is known there: most drivers prepare like that.
+#[tokio::test]
+async fn a_statement_may_be_prepared_and_used_in_one_unit() {
+    // Of its own: what others define would end the sharing.
+    database("pooling_units").await;
+    let proxy = Proxy::with(shared(), &ONE).await;
+    proxy.wait_catalog("pooling_units").await;
+    let (a, b) = (proxy.connect_to("pooling_units").await, proxy.connect_to("pooling_units").await);
+    let mut statements = Vec::new();
+    for client in [&a, &b] {
+        statements.push(client.prepare("SELECT 1 AS twice").await.unwrap());
+        assert_eq!(last_route(client).await.2, "read");
+        client.batch_execute(PRIMARY).await.unwrap();
+        statements.push(client.prepare("SELECT 2 AS twice").await.unwrap());
+    }
+    let count = "SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELECT 2 AS twice'";
+    assert_eq!(value(&a, count).await, "1", "the server has it once for both");
+    // What an earlier unit has prepared counts as well, and what is not known makes the unit unjudged.
+    let mut peer = Peer::log_in(proxy.port);
+    for (unit, why) in [
+        (Script::default().parse("s", "SELECT 1").bind("s").execute().sync(), "read"),
+        (Script::default().parse("t", "SELECT 1").bind("s").execute().sync(), "read"),
+        (Script::default().parse("u", "SELECT 1").bind("v").sync(), "unjudged"),
+        (Script::default().bind("w").parse("w", "SELECT 1").sync(), "unjudged"),
+        (
+            Script::default()
+                .close("s")
+                .parse("s", "CREATE TEMP TABLE x (n int) ON COMMIT DROP")
+                .bind("s")
+                .sync(),
+            "mixed",
+        ),
+    ] {
+        peer.send(&unit.query("SHOW tidegate.last_route").0);
+        peer.until(b'Z');
+        let answer = peer.until(b'Z');
+        let row = String::from_utf8_lossy(&answer[1].1).into_owned();
+        assert!(row.ends_with(why), "{row:?} instead of {why}");
     }
 }

@@ -14,39 +14,10 @@ use crate::support::Proxy;
 use crate::support::certs::Certs;
 use crate::support::guarded::{guarded, reload, set_rules};
 use crate::support::proxy::{PATIENCE, connect, rows, sqlstate, value};
+use crate::support::psql::{answers, err, is_told, out, psql};
 
 /// SCRAM, or md5 for roles of whom that is stored.
 const BY_PASSWORD: &str = "host all all all md5";
-
-/// `psql` with a connection string, and a query.
-async fn psql(conninfo: String, sql: &'static str) -> Output {
-    let run = move || {
-        let mut psql = Command::new("psql");
-        psql.args(["-X", "-A", "-t", "-w", "-c", sql]).arg(&conninfo).env("HOME", "/nonexistent");
-        psql.env_remove("PGPASSWORD").output().unwrap()
-    };
-    tokio::task::spawn_blocking(run).await.unwrap()
-}
-
-fn out(output: &Output) -> &str {
-    std::str::from_utf8(&output.stdout).unwrap().trim()
-}
-
-fn err(output: &Output) -> &str {
-    std::str::from_utf8(&output.stderr).unwrap().trim()
-}
-
-/// `psql` gets that answer.
-async fn answers(conninfo: String, sql: &'static str, answer: &str) {
-    let output = psql(conninfo.clone(), sql).await;
-    assert_eq!(out(&output), answer, "{conninfo}: {}", err(&output));
-}
-
-/// `psql` is told that, as the last words of its error.
-async fn is_told(conninfo: String, words: &str) {
-    let output = psql(conninfo.clone(), "SELECT 'in'").await;
-    assert!(err(&output).ends_with(words) && out(&output).is_empty(), "{conninfo}: {output:?}");
-}
 
 const ROLES: &str = "\
     CREATE ROLE anna LOGIN PASSWORD 'first';

@@ -58,3 +58,27 @@ impl Certificate {
         (validity.not_before.to_unix_duration().as_secs(), validity.not_after.to_unix_duration().as_secs())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::pki_types::pem::PemObject as _;
+
+    #[test]
+    fn certificates_are_hashed_as_their_signature_says() {
+        const END: &str = "-----END CERTIFICATE-----\n";
+        let all = include_str!("../../../tests/data/certificates.pem").split_inclusive(END);
+        let mut seen = 0;
+        for one in all {
+            let (words, _) = one.split_once("\n-----BEGIN").unwrap();
+            let (kind, expected) = words.lines().last().unwrap().split_once(' ').unwrap();
+            let read = Certificate::read(&CertificateDer::from_pem_slice(one.as_bytes()).unwrap()).unwrap();
+            assert_eq!(read.common_name().as_deref(), Some(kind));
+            let hash: Option<String> =
+                read.end_point().map(|hash| hash.iter().map(|byte| format!("{byte:02x}")).collect());
+            assert_eq!(hash.as_deref().unwrap_or("-"), expected, "{kind}");
+            seen += 1;
+        }
+        assert_eq!(seen, 11);
+    }
+}

@@ -4,25 +4,34 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PKCS_ECDSA_P256_SHA256,
+    SignatureAlgorithm,
+};
 
 /// A directory with certificates in it; gone when dropped.
 pub(crate) struct Certs {
     dir: PathBuf,
     ca: CertifiedIssuer<'static, KeyPair>,
+    algorithm: &'static SignatureAlgorithm,
 }
 
 impl Certs {
     /// With `root.crt`, which vouches for all others.
     pub(crate) fn new(name: &str) -> Self {
+        Self::signed_by(name, &PKCS_ECDSA_P256_SHA256)
+    }
+
+    /// The same with keys, and so signatures, of another kind.
+    pub(crate) fn signed_by(name: &str, algorithm: &'static SignatureAlgorithm) -> Self {
         let dir = std::env::temp_dir().join(format!("tidegate-certs-{name}-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, format!("{name} root"));
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate_for(algorithm).unwrap()).unwrap();
         fs::write(dir.join("root.crt"), ca.pem()).unwrap();
-        Self { dir, ca }
+        Self { dir, ca, algorithm }
     }
 
     pub(crate) fn path(&self, file: &str) -> String {
@@ -34,7 +43,7 @@ impl Certs {
         let hosts: Vec<_> = hosts.iter().map(|host| (*host).to_owned()).collect();
         let mut params = CertificateParams::new(hosts).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
+        let key = KeyPair::generate_for(self.algorithm).unwrap();
         let certificate = params.signed_by(&key, &self.ca).unwrap();
         fs::write(self.dir.join(format!("{name}.crt")), certificate.pem()).unwrap();
         self.write_key(name, &key);
@@ -45,7 +54,7 @@ impl Certs {
         let hosts: Vec<_> = hosts.iter().map(|host| (*host).to_owned()).collect();
         let mut params = CertificateParams::new(hosts).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
+        let key = KeyPair::generate_for(self.algorithm).unwrap();
         let certificate = params.self_signed(&key).unwrap();
         fs::write(self.dir.join(format!("{name}.crt")), certificate.pem()).unwrap();
         self.write_key(name, &key);

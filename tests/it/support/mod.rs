@@ -4,6 +4,7 @@ pub(crate) mod certs;
 pub(crate) mod guarded;
 pub(crate) mod peer;
 pub(crate) mod proxy;
+pub(crate) mod psql;
 pub(crate) mod scram;
 pub(crate) mod two_faced;
 pub(crate) mod wire;
