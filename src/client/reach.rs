@@ -56,6 +56,21 @@ impl Client {
         }
     }
 
+    /// A connection to a replica that may serve the unit now; `None` if there is none to be had.
+    pub(super) async fn reach_replica(&mut self, unit: &Unit, tries: &Tries) -> Option<(Lease, Place)> {
+        let (Look::Go(place), step) = self.find(unit, tries, self.worker.now()).ok()? else { return None };
+        if place.role != Role::Replica {
+            return None;
+        }
+        let (worker, node) = (&self.worker, place.node);
+        let lease = obtain(worker, step, node, self.key, &self.identity, &self.handle).await.ok()?;
+        if self.is_void(&lease, &place) {
+            self.give_back(lease);
+            return None;
+        }
+        Some((lease, place))
+    }
+
     /// Looks for a place, and for a connection there if there is one: both by the same topology.
     #[inline]
     fn find(&mut self, unit: &Unit, tries: &Tries, now: Duration) -> Result<(Look, Option<Step>), Report> {

@@ -52,7 +52,11 @@ impl Client {
             return life;
         }
         if self.lease.is_some() {
-            return self.run_on_lease(unit).await;
+            return if self.merely_listens() && unit.is_read() && unit.is_whole() {
+                Box::pin(self.read_elsewhere(unit)).await
+            } else {
+                self.run_on_lease(unit).await
+            };
         }
         self.run_placed(unit).await
     }
@@ -107,6 +111,29 @@ impl Client {
         Some(self.say(&out).await)
     }
 
+    /// Whether nothing but LISTEN binds the session: its server only has to be there.
+    fn merely_listens(&self) -> bool {
+        self.session.pins == Pins::LISTEN && self.session.status == Status::Idle
+    }
+
+    /// A read of a session that merely listens: on a replica, if one may serve it now, else where the session is bound. Never
+    /// on another connection to that server, which this session might wait for in vain: it holds one itself.
+    async fn read_elsewhere(&mut self, unit: &Unit) -> Life {
+        let mut tries = Tries::default();
+        let Some((lease, place)) = self.reach_replica(unit, &tries).await else {
+            return self.run_on_lease(unit).await;
+        };
+        let bound = self.lease.take();
+        let life = self.try_on(lease, place, unit, &mut tries).await;
+        if let Some(lease) = std::mem::replace(&mut self.lease, bound) {
+            self.give_back(lease);
+        }
+        match life {
+            Some(life) => life,
+            None => self.run_on_lease(unit).await,
+        }
+    }
+
     /// The next unit of a transaction, or of a session that is bound to its server.
     async fn run_on_lease(&mut self, unit: &Unit) -> Life {
         let Some(mut lease) = self.lease.take() else { return Life::Ends };
@@ -154,49 +181,61 @@ impl Client {
         let mut tries = Tries::default();
         let mut now = self.worker.now();
         loop {
-            let (mut lease, place) = match self.reach(unit, &mut tries, now).await {
+            let (lease, place) = match self.reach(unit, &mut tries, now).await {
                 Ok(reached) => reached,
                 Err(report) => return Box::pin(self.give_up(unit, &report)).await,
             };
-            // Healing needs that we chose the replica, that no transaction block is open, and that the
-            // whole unit can be sent again (FACTS 3.4).
-            let may_heal = place.role == Role::Replica
-                && place.why == Why::Read
-                && unit.is_whole()
-                && !unit
-                    .verdict
-                    .effects
-                    .has(Effects::EXTERNAL.with(Effects::ADVISORY_LOCK).with(Effects::SEED));
-            let is_read = unit.is_read() && !self.session.hides_ascii();
-            let plan = self.plan(unit, &lease, may_heal, is_read);
-            self.transaction = self.kind_of(unit, place.role);
-            let alone = place.role == Role::Replica && unit.is_judged() && unit.verdict.statements == 1;
-            self.begun = unit.verdict.begin.filter(|_| alone);
-            match self.exchange(&mut lease, unit, plan).await {
-                Outcome::Refused(refusal) => {
-                    // Whatever a function did before it was refused stays on that connection: it ends.
-                    lease.connection.close();
-                    self.worker.pools.borrow_mut().seat(place.node, lease.permit);
-                    self.handle.rests();
-                    self.worker.metrics.healed(place.node);
-                    if refusal == Refusal::NotARead {
-                        self.learn(unit);
-                        tries.forced = Some(Why::Healed);
-                    } else {
-                        tries.avoid.push(place.node);
-                    }
-                }
-                Outcome::ServerLost { unseen: true, .. } if may_heal => {
-                    self.handle.rests();
-                    self.worker.pools.borrow_mut().seat(place.node, lease.permit);
-                    self.worker.polls.kick(place.node);
-                    self.worker.metrics.healed(place.node);
-                    tries.avoid.push(place.node);
-                }
-                outcome => return self.after(lease, place, unit, outcome).await,
+            if let Some(life) = self.try_on(lease, place, unit, &mut tries).await {
+                return life;
             }
             now = self.worker.now();
         }
+    }
+
+    /// Runs a unit on a connection that it has got. `None` if it has to be tried elsewhere.
+    #[inline]
+    async fn try_on(
+        &mut self,
+        mut lease: Lease,
+        place: Place,
+        unit: &Unit,
+        tries: &mut Tries,
+    ) -> Option<Life> {
+        // Healing needs that we chose the replica, that no transaction block is open, and that the
+        // whole unit can be sent again (FACTS 3.4).
+        let may_heal = place.role == Role::Replica
+            && place.why == Why::Read
+            && unit.is_whole()
+            && !unit.verdict.effects.has(Effects::EXTERNAL.with(Effects::ADVISORY_LOCK).with(Effects::SEED));
+        let is_read = unit.is_read() && !self.session.hides_ascii();
+        let plan = self.plan(unit, &lease, may_heal, is_read);
+        self.transaction = self.kind_of(unit, place.role);
+        let alone = place.role == Role::Replica && unit.is_judged() && unit.verdict.statements == 1;
+        self.begun = unit.verdict.begin.filter(|_| alone);
+        match self.exchange(&mut lease, unit, plan).await {
+            Outcome::Refused(refusal) => {
+                // Whatever a function did before it was refused stays on that connection: it ends.
+                lease.connection.close();
+                self.worker.pools.borrow_mut().seat(place.node, lease.permit);
+                self.handle.rests();
+                self.worker.metrics.healed(place.node);
+                if refusal == Refusal::NotARead {
+                    self.learn(unit);
+                    tries.forced = Some(Why::Healed);
+                } else {
+                    tries.avoid.push(place.node);
+                }
+            }
+            Outcome::ServerLost { unseen: true, .. } if may_heal => {
+                self.handle.rests();
+                self.worker.pools.borrow_mut().seat(place.node, lease.permit);
+                self.worker.polls.kick(place.node);
+                self.worker.metrics.healed(place.node);
+                tries.avoid.push(place.node);
+            }
+            outcome => return Some(self.after(lease, place, unit, outcome).await),
+        }
+        None
     }
 
     fn plan(&self, unit: &Unit, lease: &Lease, may_heal: bool, is_read: bool) -> Plan {

@@ -300,7 +300,7 @@ impl Collector {
                 let brief = findings.brief(context.names, context.dialect, || context.judge(text));
                 self.verdict.fold(&brief);
             }
-            // Its text counts already.
+            // Its text counts already. Most drivers prepare and describe, or prepare and run, in one unit.
             None if self.parsed.iter().any(|parsed| **parsed == *name) => {}
             None => started.unknown = true,
         }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use tokio_postgres::{AsyncMessage, NoTls};
 
 use crate::support::peer::{Peer, Script};
-use crate::support::proxy::{PATIENCE, sqlstate, value};
+use crate::support::proxy::{PATIENCE, last_route, sqlstate, value};
 use crate::support::{Proxy, shared};
 
 #[tokio::test]
@@ -23,13 +23,19 @@ async fn a_notification_reaches_a_session_that_is_idle() {
     listener.batch_execute("LISTEN here").await.unwrap();
     // What merely listens reads from the replicas still.
     listener.batch_execute("SET tidegate.consistency = eventual").await.unwrap();
+    assert_eq!(value(&listener, "SELECT 1").await, "1");
+    assert_eq!(last_route(&listener).await.1, "replica");
+    listener.batch_execute("CREATE TABLE IF NOT EXISTS heard (x int)").await.unwrap();
+    assert_eq!(last_route(&listener).await.2, "pinned");
     let speaker = proxy.connect().await;
     for n in 0..3 {
         speaker.batch_execute(&format!("NOTIFY here, '{n}'; NOTIFY elsewhere")).await.unwrap();
         let notified = tokio::time::timeout(PATIENCE, hears.recv()).await.expect("nothing was heard");
         assert_eq!(notified, Some(("here".to_owned(), n.to_string())));
         assert_eq!(value(&listener, "SELECT 1").await, "1");
+        assert_eq!(last_route(&listener).await.1, "replica");
     }
+    assert_eq!(value(&listener, "SELECT pg_listening_channels()").await, "here");
     listener.batch_execute("UNLISTEN *").await.unwrap();
     assert_eq!(value(&listener, "SHOW tidegate.pins").await, "");
     speaker.batch_execute("NOTIFY here, 'too late'").await.unwrap();
