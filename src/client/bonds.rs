@@ -5,22 +5,13 @@ use super::serve::{Client, Life};
 use crate::pool::Lease;
 use crate::relay::{SettleError, what_binds};
 use crate::session::Pins;
-use crate::session::state::Bonds;
 use crate::wire::build::Report;
 use crate::wire::sqlstate;
 
 impl Client {
-    /// The connection of a transaction that is over goes back, unless the session is bound to it.
-    pub(super) async fn rest(&mut self, lease: Lease, place: Place) -> Life {
-        if self.session.bonds == Bonds::InDoubt {
-            return Box::pin(self.ask_what_binds(lease, place)).await;
-        }
-        self.keep_or_give_back(lease);
-        Life::GoesOn
-    }
-
-    /// Asks the server. The client has its answer already; at worst its next unit waits for ours.
-    async fn ask_what_binds(&mut self, mut lease: Lease, place: Place) -> Life {
+    /// Asks the server at the end of a transaction. The client has its answer already; at worst its next unit waits for
+    /// ours.
+    pub(super) async fn ask_what_binds(&mut self, mut lease: Lease, place: Place) -> Life {
         let was_bound = !self.session.pins.is_empty();
         match what_binds(&mut lease.connection).await {
             Ok(Some(there)) => self.session.told_bonds(there),

@@ -50,7 +50,11 @@ impl Client {
                 if std::mem::take(&mut self.defines) {
                     self.catalog.refresh();
                 }
-                self.rest(lease, place).await
+                if self.session.bonds == Bonds::InDoubt {
+                    return Box::pin(self.ask_what_binds(lease, place)).await;
+                }
+                self.keep_or_give_back(lease);
+                Life::GoesOn
             }
             Outcome::Done(_) => {
                 self.lease = Some(lease);
