@@ -28,6 +28,7 @@ const RELATION: u8 = 2;
 const OPERATOR: u8 = 4;
 const SETS: u8 = 8;
 const BINDS: u8 = 16;
+const HIDES: u8 = 32;
 
 type Name = Box<[u8]>;
 
@@ -63,7 +64,8 @@ impl CatalogRows {
             "unsafe_operator" => OPERATOR,
             "setting_function" => SETS,
             "binding_function" => BINDS,
-            _ => FUNCTION | RELATION | OPERATOR | SETS | BINDS,
+            "hiding_relation" => HIDES,
+            _ => FUNCTION | RELATION | OPERATOR | SETS | BINDS | HIDES,
         };
         *self.special.entry(name).or_default() |= bits;
     }
@@ -279,6 +281,10 @@ impl Names for Catalog {
 
     fn binds(&self, name: &[u8]) -> bool {
         self.is_special(name, BINDS)
+    }
+
+    fn hides(&self, name: &[u8]) -> bool {
+        self.is_special(name, HIDES)
     }
 
     fn may_be_new(&self, name: &[u8]) -> bool {

@@ -121,18 +121,25 @@ bad_type AS (
     JOIN bad b ON b.oid = m[1]::oid
 ),
 code AS MATERIALIZED (
-    SELECT p.proname, pg_catalog.lower(p.prosrc) AS body
+    SELECT p.oid, p.proname, pg_catalog.lower(p.prosrc) AS body
     FROM pg_catalog.pg_proc p
     WHERE p.pronamespace <> 'pg_catalog'::regnamespace
-      AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
+),
+-- Code that sets something for good, as far as its text shows it.
+setting AS MATERIALIZED (
+    SELECT c.oid, c.proname
+    FROM code c
+    WHERE c.body ~ ('set_config|\mset\s+(session\s+)?(role|authorization|search_path|schema|time\s*zone|names'
+                    '|[a-z_]+\.[a-z_.]+\s*(=|to\M)|row_security|session_replication_role|application_name'
+                    '|client_encoding|datestyle|intervalstyle|work_mem|[a-z_]*_timeout|default_transaction_\w+)')
 ),
 -- Code that may leave what binds a session to its server, by its text or by that of code which it mentions.
-binding (proname) AS (
-    SELECT c.proname
+binding AS (
+    SELECT c.oid, c.proname
     FROM code c
     WHERE c.body ~ 'advisory_(un)?lock|\m(temp|temporary|pg_temp)\M|\m(listen|prepare)\M|\mwith\s+hold\M'
     UNION
-    SELECT c.proname
+    SELECT c.oid, c.proname
     FROM binding b
     JOIN code c ON CASE
         WHEN pg_catalog.strpos(c.body, pg_catalog.lower(b.proname)) = 0 THEN false
@@ -140,6 +147,28 @@ binding (proname) AS (
         WHEN b.proname ~ '^\w+$' THEN c.body ~ ('\m' || pg_catalog.lower(b.proname) || '\M')
         ELSE true
     END
+),
+leaving AS MATERIALIZED (
+    SELECT s.oid FROM setting s
+    UNION
+    SELECT b.oid FROM binding b
+),
+-- Relations whose writers run such code: in triggers, defaults and checks, also those of partitions.
+hiding (oid) AS (
+    (
+        SELECT t.tgrelid FROM pg_catalog.pg_trigger t JOIN leaving l ON l.oid = t.tgfoid
+        UNION ALL
+        SELECT e.relation
+        FROM (
+            SELECT d.adrelid, d.adbin::text FROM pg_catalog.pg_attrdef d
+            UNION ALL
+            SELECT c.conrelid, c.conbin::text FROM pg_catalog.pg_constraint c WHERE c.contype = 'c' AND c.conrelid <> 0
+        ) e (relation, body),
+        LATERAL regexp_matches(e.body, ':(?:funcid|opfuncid) (\d+)', 'g') m
+        JOIN leaving l ON l.oid = m[1]::oid
+    )
+    UNION
+    SELECT i.inhparent FROM hiding h JOIN pg_catalog.pg_inherits i ON i.inhrelid = h.oid
 )
 SELECT DISTINCT kind, name::text
 FROM (
@@ -154,12 +183,12 @@ FROM (
     SELECT 'binding_function', b.proname
     FROM binding b
     UNION ALL
-    -- What such code sets for good stays with the session, as far as its text shows it.
-    SELECT 'setting_function', c.proname
-    FROM code c
-    WHERE c.body ~ ('set_config|\mset\s+(session\s+)?(role|authorization|search_path|schema|time\s*zone|names'
-                    '|[a-z_]+\.[a-z_.]+\s*(=|to\M)|row_security|session_replication_role|application_name'
-                    '|client_encoding|datestyle|intervalstyle|work_mem|[a-z_]*_timeout|default_transaction_\w+)')
+    SELECT 'setting_function', s.proname
+    FROM setting s
+    UNION ALL
+    SELECT 'hiding_relation', c.relname
+    FROM hiding h
+    JOIN pg_catalog.pg_class c ON c.oid = h.oid
     UNION ALL
     SELECT 'unsafe_relation', c.relname
     FROM bad_relation b

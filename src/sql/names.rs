@@ -38,6 +38,12 @@ pub trait Names {
         false
     }
 
+    /// Whether writing to some relation of that name runs code (triggers, defaults, checks) that changes settings of the
+    /// session or may leave what binds it.
+    fn hides(&self, _name: &[u8]) -> bool {
+        false
+    }
+
     /// Whether a function of that name may have come since these names were read: it may do anything.
     fn may_be_new(&self, _name: &[u8]) -> bool {
         false

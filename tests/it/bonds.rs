@@ -103,6 +103,11 @@ async fn what_code_leaves_binds_its_session_and_reaches_nobody_else() {
                  'BEGIN EXECUTE ''DECLARE kept CURSOR WITH HOLD FOR SELECT 8''; END';
              CREATE FUNCTION briefly() RETURNS void LANGUAGE plpgsql AS
                  'BEGIN CREATE TEMP TABLE brief (x int) ON COMMIT DROP; END';
+             CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM fill(); RETURN new; END';
+             CREATE TABLE audited (a int, b int DEFAULT 2);
+             CREATE TRIGGER audit BEFORE INSERT ON audited FOR EACH ROW EXECUTE FUNCTION audit();
+             CREATE FUNCTION lock_it() RETURNS int LANGUAGE sql AS 'SELECT 1 FROM pg_advisory_lock(474)';
+             CREATE TABLE by_default (a int, b int DEFAULT lock_it());
              -- Nothing in its text tells what it does.
              CREATE FUNCTION unseen() RETURNS void LANGUAGE plpgsql AS
                  $$BEGIN EXECUTE 'CREATE TEM'||'P TABLE filled AS SELECT 7 AS x; SELECT pg_advis'||'ory_lock(474)'; END$$",
@@ -115,6 +120,10 @@ async fn what_code_leaves_binds_its_session_and_reaches_nobody_else() {
         ("SELECT fill()", "temporary,advisory_lock", "DROP TABLE filled; SELECT pg_advisory_unlock_all()"),
         ("SELECT fill_by_another()", "temporary,advisory_lock", "DISCARD ALL"),
         ("DO 'BEGIN PERFORM fill(); END'", "temporary,advisory_lock", "DISCARD ALL"),
+        // Code that nobody has named.
+        ("INSERT INTO audited VALUES (1)", "temporary,advisory_lock", "DISCARD ALL"),
+        ("INSERT INTO public.audited (a, b) VALUES (1, 2)", "temporary,advisory_lock", "DISCARD ALL"),
+        ("INSERT INTO by_default VALUES (1)", "advisory_lock", "SELECT pg_advisory_unlock_all()"),
         ("CALL hear()", "listen", "UNLISTEN code"),
         ("SELECT keep()", "hold_cursor", "CLOSE kept"),
     ] {

@@ -98,6 +98,7 @@ const OPERATIONS: &[&str] = &[
     "SELECT lock_in_function({n})",
     "CALL listen_in_procedure({n})",
     "SELECT keep_in_function()",
+    "INSERT INTO public.audited VALUES ({n})",
     "SELECT * FROM t{n}",
     "INSERT INTO t{n} VALUES (7) RETURNING x",
     "DROP TABLE t{n}",
@@ -234,6 +235,11 @@ async fn every_session_sees_what_it_would_see_alone() {
                  'SELECT pg_advisory_lock_shared(n) IS NULL';
              CREATE PROCEDURE listen_in_procedure(n int) LANGUAGE plpgsql AS
                  $$ BEGIN EXECUTE format('LISTEN l%s', n); END $$;
+             CREATE TABLE audited (n int);
+             CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN PERFORM public.fill_in_function(new.n), public.lock_in_function(new.n); RETURN NULL; END $$;
+             CREATE TRIGGER audit BEFORE INSERT ON audited FOR EACH ROW EXECUTE FUNCTION audit();
+             GRANT INSERT ON audited TO PUBLIC;
              CREATE FUNCTION keep_in_function() RETURNS int LANGUAGE plpgsql AS
                  $$ BEGIN EXECUTE 'DECLARE k CURSOR WITH HOLD FOR SELECT generate_series(1, 9)'; RETURN 1; END $$;
              DO $$ BEGIN FOR n IN 1..3 LOOP

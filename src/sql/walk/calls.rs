@@ -40,9 +40,6 @@ impl Walk<'_, '_> {
     #[inline]
     fn relation(&mut self, token: Token) {
         let attribute = self.before == Before::Dot;
-        if !attribute && !self.asks() {
-            return;
-        }
         let text = self.cursor.bytes(token);
         if token.kind == Kind::Word {
             let plain =
@@ -53,11 +50,19 @@ impl Walk<'_, '_> {
         }
         let mut buffer = [0; LONGEST];
         let name = fold(token.kind, text, &mut buffer);
+        self.written(name);
         if attribute {
             self.attribute(name);
         }
         if self.asks() && self.names.relation(name) == Verdict::Unsafe {
             self.raise(Reason::Relation);
+        }
+    }
+
+    /// Code that a write to a relation of that name may run.
+    fn written(&mut self, name: &[u8]) {
+        if self.names.hides(name) {
+            self.leave(Effects::OPAQUE.with(Effects::HIDDEN));
         }
     }
 
@@ -135,6 +140,8 @@ impl Walk<'_, '_> {
         }
         self.hidden(name);
         if !self.asks() {
+            // INSERT INTO t (a, b).
+            self.written(name);
             if self.names.is_users(name) {
                 self.leave(Effects::OPAQUE);
             }
