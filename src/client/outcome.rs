@@ -30,7 +30,7 @@ impl Client {
         lease.connection.tainted |= cancelled;
         let is_read = self.transaction == TransactionKind::ReadOnly;
         self.worker.metrics.unit(place.node, is_read, place.why);
-        if unit.function_call || unit.unread {
+        if !unit.is_judged() {
             self.session.bonds = Bonds::InDoubt;
         }
         self.session.doubt(unit.verdict.effects, self.counted_pins);

@@ -56,19 +56,29 @@ impl Client {
         }
     }
 
-    /// A connection to a replica that may serve the unit now; `None` if there is none to be had.
+    /// A connection to a replica that may serve the unit now; `None` if there is none to be had without waiting in line.
     pub(super) async fn reach_replica(&mut self, unit: &Unit, tries: &Tries) -> Option<(Lease, Place)> {
-        let (Look::Go(place), step) = self.find(unit, tries, self.worker.now()).ok()? else { return None };
+        let topology = self.worker.topology();
+        let ask = self.ask(unit, tries, &self.worker.settings()).ok()?;
+        let now = self.worker.now();
+        let Look::Go(place) = look(&self.worker, &topology, &mut self.session, &ask, now).ok()? else {
+            return None;
+        };
         if place.role != Role::Replica {
             return None;
         }
         let (worker, node) = (&self.worker, place.node);
-        let lease = obtain(worker, step, node, self.key, &self.identity, &self.handle).await.ok()?;
-        if self.is_void(&lease, &place) {
-            self.give_back(lease);
+        let step = worker.pools.borrow_mut().take(node, self.key, &topology);
+        if matches!(step, Some(Step::Wait(_))) {
             return None;
         }
-        Some((lease, place))
+        drop(topology);
+        match obtain(worker, step, node, self.key, &self.identity, &self.handle).await {
+            Ok(lease) if self.is_void(&lease, &place) => self.give_back(lease),
+            Ok(lease) => return Some((lease, place)),
+            Err(_) => self.worker.polls.kick(node),
+        }
+        None
     }
 
     /// Looks for a place, and for a connection there if there is one: both by the same topology.

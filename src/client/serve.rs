@@ -106,6 +106,14 @@ impl Client {
         if self.session.skipping {
             return Box::pin(self.skip_to_sync()).await;
         }
+        match self.collect() {
+            Collected::More => self.more().await,
+            Collected::Unit(unit) => self.unit(&unit).await,
+            odd => Box::pin(self.answer_odd(odd)).await,
+        }
+    }
+
+    fn collect(&mut self) -> Collected {
         let names = self.names.get();
         let context = collect::Context {
             names: &**names,
@@ -113,11 +121,7 @@ impl Client {
             statements: &self.session.statements,
             known: &self.worker.known,
         };
-        match self.collector.collect(&self.input, &context) {
-            Collected::More => self.more().await,
-            Collected::Unit(unit) => self.unit(&unit).await,
-            odd => Box::pin(self.answer_odd(odd)).await,
-        }
+        self.collector.collect(&self.input, &context)
     }
 
     /// Something else than a unit.
@@ -234,7 +238,7 @@ impl Client {
         let Some(lease) = self.lease.as_mut() else { return Life::GoesOn };
         let server = &mut lease.connection;
         let mut out = BytesMut::new();
-        let mut lost = false;
+        let (mut lost, mut heard) = (false, false);
         // What came behind the last answer comes first.
         if !server.has_message() {
             server.input.reserve(1024);
@@ -247,10 +251,18 @@ impl Client {
             }
             lost |= frame.tag == crate::wire::server::tag::ERROR_RESPONSE;
             if frame.tag == crate::wire::server::tag::NOTIFICATION_RESPONSE {
+                heard = true;
                 let message = server.input.get_mut(..frame.len).unwrap_or_default();
                 own_notification(message, server.pid, self.pid);
             }
             out.extend_from_slice(&server.input.split_to(frame.len));
+        }
+        if heard {
+            // Whoever is told of something may look for it at once.
+            let (node, epoch) = (server.node, server.epoch);
+            let (next, topology) = (self.worker.polls.next(node), self.worker.topology());
+            self.session.freshness.read_on(node, next, epoch, &topology, self.session.level);
+            self.worker.polls.kick_if_resting(node);
         }
         if lost && out.is_empty() && self.session.pins.is_empty() {
             // It died without a word, between two statements of a transaction.

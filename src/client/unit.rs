@@ -17,6 +17,7 @@ use crate::session::collect::End;
 use crate::session::local;
 use crate::session::notes::{Notes, notes};
 use crate::session::pins::Pins;
+use crate::session::state::Bonds;
 use crate::session::translate::Sharing;
 use crate::session::undo::NamesBefore;
 use crate::session::{Unit, Verdict};
@@ -38,6 +39,15 @@ pub(super) enum TransactionKind {
     ReadOnly,
 }
 
+/// How a unit runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct How {
+    /// If the server refuses it, or dies, before the client has seen anything of the answer, it runs elsewhere.
+    may_heal: bool,
+    /// It is known to be a read.
+    is_read: bool,
+}
+
 impl Client {
     /// Runs the unit at the start of the input.
     ///
@@ -52,7 +62,7 @@ impl Client {
             return life;
         }
         if self.lease.is_some() {
-            return if self.merely_listens() && unit.is_read() && unit.is_whole() {
+            return if self.merely_listens(unit) {
                 Box::pin(self.read_elsewhere(unit)).await
             } else {
                 self.run_on_lease(unit).await
@@ -111,23 +121,32 @@ impl Client {
         Some(self.say(&out).await)
     }
 
-    /// Whether nothing but LISTEN binds the session: its server only has to be there.
-    fn merely_listens(&self) -> bool {
-        self.session.pins == Pins::LISTEN && self.session.status == Status::Idle
+    /// Whether the unit is a read of a session that nothing but LISTEN binds: its server only has to be there.
+    fn merely_listens(&self, unit: &Unit) -> bool {
+        let leaves = unit.verdict.effects.has(Effects::HIDDEN.with(Effects::OPAQUE));
+        let listens = self.session.pins == Pins::LISTEN && self.session.bonds == Bonds::Known;
+        listens && self.session.status == Status::Idle && unit.is_read() && unit.is_whole() && !leaves
     }
 
     /// A read of a session that merely listens: on a replica, if one may serve it now, else where the session is bound. Never
     /// on another connection to that server, which this session might wait for in vain: it holds one itself.
     async fn read_elsewhere(&mut self, unit: &Unit) -> Life {
         let mut tries = Tries::default();
-        let Some((lease, place)) = self.reach_replica(unit, &tries).await else {
+        let Some((mut lease, place)) = self.reach_replica(unit, &tries).await else {
             return self.run_on_lease(unit).await;
         };
-        let bound = self.lease.take();
-        let life = self.try_on(lease, place, unit, &mut tries).await;
-        if let Some(lease) = std::mem::replace(&mut self.lease, bound) {
-            self.give_back(lease);
-        }
+        // What binds the session does not bind it to this connection.
+        let (bound, pins) = (self.lease.take(), std::mem::take(&mut self.session.pins));
+        let how = self.how(unit, &place);
+        let outcome = self.exchange(&mut lease, unit, how).await;
+        let seen = self.seen(outcome, lease, place, unit, how, &mut tries);
+        let life = match seen {
+            Some((lease, outcome)) => Some(self.after(lease, place, unit, outcome).await),
+            None => None,
+        };
+        self.lease = bound;
+        self.session.pins.add(pins);
+        self.count_pins();
         match life {
             Some(life) => life,
             None => self.run_on_lease(unit).await,
@@ -171,8 +190,7 @@ impl Client {
                 self.session.last.map_or(Why::Pinned, |l| l.why)
             },
         };
-        let plan = self.plan(unit, &lease, false, false);
-        let outcome = self.exchange(&mut lease, unit, plan).await;
+        let outcome = self.exchange(&mut lease, unit, How::default()).await;
         self.after(lease, place, unit, outcome).await
     }
 
@@ -181,44 +199,47 @@ impl Client {
         let mut tries = Tries::default();
         let mut now = self.worker.now();
         loop {
-            let (lease, place) = match self.reach(unit, &mut tries, now).await {
+            let (mut lease, place) = match self.reach(unit, &mut tries, now).await {
                 Ok(reached) => reached,
                 Err(report) => return Box::pin(self.give_up(unit, &report)).await,
             };
-            if let Some(life) = self.try_on(lease, place, unit, &mut tries).await {
-                return life;
+            let how = self.how(unit, &place);
+            let outcome = self.exchange(&mut lease, unit, how).await;
+            if let Some((lease, outcome)) = self.seen(outcome, lease, place, unit, how, &mut tries) {
+                return self.after(lease, place, unit, outcome).await;
             }
             now = self.worker.now();
         }
     }
 
-    /// Runs a unit on a connection that it has got. `None` if it has to be tried elsewhere.
-    #[inline]
-    async fn try_on(
-        &mut self,
-        mut lease: Lease,
-        place: Place,
-        unit: &Unit,
-        tries: &mut Tries,
-    ) -> Option<Life> {
+    /// How a unit runs at that place, outside of any transaction.
+    fn how(&mut self, unit: &Unit, place: &Place) -> How {
+        self.transaction = self.kind_of(unit, place.role);
+        let alone = place.role == Role::Replica && unit.is_judged() && unit.verdict.statements == 1;
+        self.begun = unit.verdict.begin.filter(|_| alone);
         // Healing needs that we chose the replica, that no transaction block is open, and that the
         // whole unit can be sent again (FACTS 3.4).
         let may_heal = place.role == Role::Replica
             && place.why == Why::Read
             && unit.is_whole()
             && !unit.verdict.effects.has(Effects::EXTERNAL.with(Effects::ADVISORY_LOCK).with(Effects::SEED));
-        let is_read = unit.is_read() && !self.session.hides_ascii();
-        let plan = self.plan(unit, &lease, may_heal, is_read);
-        self.transaction = self.kind_of(unit, place.role);
-        let alone = place.role == Role::Replica && unit.is_judged() && unit.verdict.statements == 1;
-        self.begun = unit.verdict.begin.filter(|_| alone);
-        match self.exchange(&mut lease, unit, plan).await {
+        How { may_heal, is_read: unit.is_read() && !self.session.hides_ascii() }
+    }
+
+    /// What the client has seen of a unit; `None` if that is nothing, and it has to be tried elsewhere.
+    fn seen(
+        &mut self,
+        outcome: Outcome,
+        lease: Lease,
+        place: Place,
+        unit: &Unit,
+        how: How,
+        tries: &mut Tries,
+    ) -> Option<(Lease, Outcome)> {
+        match outcome {
             Outcome::Refused(refusal) => {
                 // Whatever a function did before it was refused stays on that connection: it ends.
                 lease.connection.close();
-                self.worker.pools.borrow_mut().seat(place.node, lease.permit);
-                self.handle.rests();
-                self.worker.metrics.healed(place.node);
                 if refusal == Refusal::NotARead {
                     self.learn(unit);
                     tries.forced = Some(Why::Healed);
@@ -226,23 +247,22 @@ impl Client {
                     tries.avoid.push(place.node);
                 }
             }
-            Outcome::ServerLost { unseen: true, .. } if may_heal => {
-                self.handle.rests();
-                self.worker.pools.borrow_mut().seat(place.node, lease.permit);
+            Outcome::ServerLost { unseen: true, .. } if how.may_heal => {
                 self.worker.polls.kick(place.node);
-                self.worker.metrics.healed(place.node);
                 tries.avoid.push(place.node);
             }
-            outcome => return Some(self.after(lease, place, unit, outcome).await),
+            outcome => return Some((lease, outcome)),
         }
+        self.worker.pools.borrow_mut().seat(place.node, lease.permit);
+        self.handle.rests();
+        self.worker.metrics.healed(place.node);
         None
     }
 
-    fn plan(&self, unit: &Unit, lease: &Lease, may_heal: bool, is_read: bool) -> Plan {
-        let generation = self.catalog.generation();
+    fn plan(&self, unit: &Unit, lease: &Lease, how: How, generation: u64) -> Plan {
         Plan {
-            may_heal,
-            is_read,
+            may_heal: how.may_heal,
+            is_read: how.is_read,
             statement_limit: self.worker.settings().prepared_statements,
             sharing: self.sharing(unit, lease, generation),
             generation,
@@ -314,7 +334,8 @@ impl Client {
     }
 
     /// Runs the unit on a lease.
-    async fn exchange(&mut self, lease: &mut Lease, unit: &Unit, plan: Plan) -> Outcome {
+    async fn exchange(&mut self, lease: &mut Lease, unit: &Unit, how: How) -> Outcome {
+        let generation = self.catalog.generation();
         let mut noted = Notes::default();
         if unit.unread {
             self.session.pins.add(Pins::SETTINGS);
@@ -337,16 +358,17 @@ impl Client {
         {
             return unprepared(error);
         }
-        if unit.named && self.session.statements.are_older_than(plan.generation) {
-            match Box::pin(self.check_shapes(lease, unit, plan.generation)).await {
+        if unit.named && self.session.statements.are_older_than(generation) {
+            match Box::pin(self.check_shapes(lease, unit, generation)).await {
                 Ok(true) => {}
                 Ok(false) => return Outcome::PlanChanged,
                 Err(error) => return unprepared(error),
             }
         }
-        let before = (plan.may_heal && unit.named).then(|| {
+        let before = (how.may_heal && unit.named).then(|| {
             NamesBefore::read(self.input.get(..unit.len).unwrap_or_default(), &self.session.statements)
         });
+        let plan = self.plan(unit, lease, how, generation);
         let connection = &mut lease.connection;
         self.handle.runs(connection.node, connection.pid, &connection.key);
         let scratch = {
@@ -379,7 +401,7 @@ impl Client {
         }
         drop(buffers);
         let again = matches!(outcome, Outcome::Refused(_))
-            || (plan.may_heal && matches!(outcome, Outcome::ServerLost { unseen: true, .. }));
+            || (how.may_heal && matches!(outcome, Outcome::ServerLost { unseen: true, .. }));
         if let Some(before) = before.filter(|_| again) {
             before.put_back(&mut self.session.statements);
         }

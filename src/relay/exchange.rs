@@ -304,7 +304,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
         if !unsure && *self.server.settings == **target {
             // All who have equal settings come to share one map, so that the next look is a short one.
             if std::rc::Rc::as_ptr(&self.server.settings) < std::rc::Rc::as_ptr(target) {
-                self.client.session.settings = self.server.settings.clone();
+                self.client.session.share_settings(&self.server.settings);
             } else {
                 self.server.settings = target.clone();
             }

@@ -36,6 +36,9 @@ const RESET: &[u8] =
     b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED;RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;\
     CLOSE ALL;UNLISTEN *;SELECT pg_catalog.pg_advisory_unlock_all();DISCARD TEMP;";
 
+/// So many bytes of notifications are kept that come while messages of ours are answered.
+const MAX_HEARD: usize = 16 * 1024 * 1024;
+
 /// What binds a session to its server, in the order of [`TOLD`]. All objects of a schema depend on it, and so those of the
 /// temporary one, if the session has one.
 const BONDS: &[u8] = b"SELECT EXISTS (SELECT FROM pg_catalog.pg_depend d \
@@ -209,6 +212,7 @@ async fn answer(
     let tainted = std::mem::replace(&mut server.tainted, true);
     server.stream.write_all(messages).await?;
     let (mut refused, mut told) = (None, Told::default());
+    let mut heard = BytesMut::new();
     loop {
         while let Some(frame) = Frame::peek(&server.input).map_err(invalid_data)? {
             let Some(body) = frame.body(&server.input) else { break };
@@ -225,6 +229,13 @@ async fn answer(
                     told.rows = told.rows.saturating_add(1);
                     told.bonds = row(body).map(|values| values.map(|value| value == Some(b"t")));
                 }
+                // They are the session's, and passed on as if they had come behind our answer.
+                tag::NOTIFICATION_RESPONSE if heard.len() < MAX_HEARD => {
+                    heard.extend_from_slice(server.input.get(..frame.len).unwrap_or_default());
+                }
+                tag::NOTIFICATION_RESPONSE => {
+                    return Err(invalid_data("more notifications than are kept").into());
+                }
                 tag::PARAMETER_STATUS => {
                     if let Some((name, value)) = parameter_status(body) {
                         let (name, value) = (name.to_vec(), value.to_vec());
@@ -234,6 +245,10 @@ async fn answer(
                 tag::READY_FOR_QUERY => {
                     let status = body.first().copied().and_then(Status::from_byte);
                     server.input.advance(frame.len);
+                    if !heard.is_empty() {
+                        heard.extend_from_slice(&server.input);
+                        server.input = heard;
+                    }
                     let (Some(after), None) = (after, &refused) else {
                         server.tainted = tainted || after.is_some();
                         server.status = status.unwrap_or(server.status);

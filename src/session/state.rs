@@ -196,7 +196,9 @@ impl Session {
         // What a transaction has made may be gone with it, or at its end; what was tried for may not have been got.
         let changed = told(self.pins) != told(before);
         let released = effects.has(Effects::RELEASES) && !self.pins.is_empty();
-        if changed || released || effects.has(Effects::HIDDEN) {
+        // What prepared statements have left was not looked for while there were any.
+        let freed = self.pins.is_empty() && !before.is_empty();
+        if changed || released || freed || effects.has(Effects::HIDDEN) {
             self.bonds = Bonds::InDoubt;
         }
     }
@@ -276,6 +278,14 @@ impl Session {
                 self.pins.add(Pins::SETTINGS);
             }
         }
+    }
+
+    /// Takes another map with the same settings in place of its own.
+    pub fn share_settings(&mut self, equal: &Rc<SettingsMap>) {
+        if Rc::ptr_eq(&self.base, &self.settings) {
+            self.base = equal.clone();
+        }
+        self.settings = equal.clone();
     }
 
     /// What `SHOW tidegate.token` says.

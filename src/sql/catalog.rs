@@ -280,7 +280,7 @@ impl Names for Catalog {
     }
 
     fn binds(&self, name: &[u8]) -> bool {
-        self.is_special(name, BINDS)
+        self.is_special(name, BINDS) && !self.is_trusted(name)
     }
 
     fn hides(&self, name: &[u8]) -> bool {

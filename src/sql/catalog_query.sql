@@ -121,7 +121,8 @@ bad_type AS (
     JOIN bad b ON b.oid = m[1]::oid
 ),
 code AS MATERIALIZED (
-    SELECT p.oid, p.proname, pg_catalog.lower(p.prosrc) AS body
+    -- Keywords are ASCII, whatever the database makes of letters.
+    SELECT p.oid, p.proname, pg_catalog.lower(p.prosrc COLLATE "C") AS body
     FROM pg_catalog.pg_proc p
     WHERE p.pronamespace <> 'pg_catalog'::regnamespace
 ),
@@ -133,20 +134,24 @@ setting AS MATERIALIZED (
                     '|[a-z_]+\.[a-z_.]+\s*(=|to\M)|row_security|session_replication_role|application_name'
                     '|client_encoding|datestyle|intervalstyle|work_mem|[a-z_]*_timeout|default_transaction_\w+)')
 ),
--- Code that may leave what binds a session to its server, by its text or by that of code which it mentions.
-binding AS (
-    SELECT c.oid, c.proname
+-- Names of code that may leave what binds a session to its server, by its text or by that of code which it mentions.
+binding_name (proname) AS (
+    SELECT c.proname
     FROM code c
-    WHERE c.body ~ 'advisory_(un)?lock|\m(temp|temporary|pg_temp)\M|\m(listen|prepare)\M|\mwith\s+hold\M'
+    WHERE c.body ~ ('advisory_(un)?lock|\m(create|into)\s+(or\s+replace\s+)?((local|global)\s+)?temp(orary)?\M|\mpg_temp'
+                    '|\m(listen|prepare)\M|\mwith\s+hold\M')
     UNION
-    SELECT c.oid, c.proname
-    FROM binding b
+    SELECT c.proname
+    FROM binding_name b
     JOIN code c ON CASE
-        WHEN pg_catalog.strpos(c.body, pg_catalog.lower(b.proname)) = 0 THEN false
+        WHEN pg_catalog.strpos(c.body, pg_catalog.lower(b.proname::text COLLATE "C")) = 0 THEN false
         -- As a word, where a pattern can say so.
-        WHEN b.proname ~ '^\w+$' THEN c.body ~ ('\m' || pg_catalog.lower(b.proname) || '\M')
+        WHEN b.proname ~ '^\w+$' THEN c.body ~ ('\m' || pg_catalog.lower(b.proname::text COLLATE "C") || '\M')
         ELSE true
     END
+),
+binding AS MATERIALIZED (
+    SELECT c.oid, c.proname FROM code c WHERE c.proname IN (SELECT b.proname FROM binding_name b)
 ),
 leaving AS MATERIALIZED (
     SELECT s.oid FROM setting s

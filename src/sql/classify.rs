@@ -130,6 +130,9 @@ impl<'a> Iterator for Statements<'a, '_> {
             command = Command::SetConfig { setting, local };
             effects = Effects(effects.0 & !Effects::UNKNOWN_SETTINGS.0).with(Effects::SETTINGS);
         }
+        if self.walk.hides && self.walk.reason().is_some() {
+            effects = effects.with(Effects::OPAQUE).with(Effects::HIDDEN);
+        }
         let access = self.walk.reason().map_or(Access::Read, Access::Primary);
         Some(Statement { text, access, effects, command })
     }

@@ -149,6 +149,10 @@ pub(super) fn set_config<'a>(text: &'a [u8], plain_strings: bool) -> Option<(Set
         return None;
     }
     let (name, value, local) = arguments(cursor)?;
+    // By a cast, the parameter may be of another type, whose bytes are no text.
+    if value.starts_with(b"$") && !value.iter().skip(1).all(u8::is_ascii_digit) {
+        return None;
+    }
     let whole = cursor.peek().kind == Kind::End;
     let simple = !name.is_empty()
         && name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$'))
@@ -170,14 +174,13 @@ fn arguments<'a>(cursor: &mut Cursor<'a>) -> Option<(&'a [u8], &'a [u8], bool)> 
     expect(cursor, Kind::Comma)?;
     let value = match cursor.peek().kind {
         Kind::Param => {
-            let value = expect(cursor, Kind::Param)?;
+            let start = cursor.peek().start();
+            cursor.take();
             if cursor.peek().kind == Kind::Cast {
                 cursor.take();
-                if !cursor.take_any(&["text", "varchar"]) {
-                    return None;
-                }
+                cursor.take_name()?;
             }
-            value
+            cursor.between(start, cursor.end())
         }
         _ => expect(cursor, Kind::Literal)?,
     };

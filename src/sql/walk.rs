@@ -79,6 +79,8 @@ pub(super) struct Walk<'a, 'n> {
     pub(super) effects: Effects,
     /// How many calls of `set_config` it has.
     pub(super) set_configs: u32,
+    /// Writing to something that it names runs code which may leave something in the session.
+    pub(super) hides: bool,
     /// The statement's first word.
     verb: Key,
     before: Before,
@@ -103,6 +105,7 @@ impl<'a, 'n> Walk<'a, 'n> {
             reason: None,
             effects: Effects::default(),
             set_configs: 0,
+            hides: false,
             verb: Key::Other,
             before: Before::Start,
             chain: Before::Start,
@@ -120,6 +123,7 @@ impl<'a, 'n> Walk<'a, 'n> {
         self.reason = None;
         self.effects = Effects::default();
         self.set_configs = 0;
+        self.hides = false;
         self.verb = Key::Other;
         self.before = Before::Start;
         self.chain = Before::Start;

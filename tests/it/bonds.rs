@@ -65,6 +65,12 @@ async fn a_bond_ends_with_what_it_stands_for() {
     client.batch_execute("SELECT pg_advisory_unlock(471)").await.unwrap();
     assert_eq!(pins(&client).await, "advisory_lock");
     client.batch_execute("SELECT pg_advisory_unlock(472)").await.unwrap();
+    // What a prepared statement has left outlives it.
+    client.batch_execute("PREPARE lock AS SELECT pg_advisory_lock(471)").await.unwrap();
+    client.batch_execute("EXECUTE lock").await.unwrap();
+    client.batch_execute("DEALLOCATE lock").await.unwrap();
+    assert_eq!(pins(&client).await, "advisory_lock");
+    client.batch_execute("SELECT pg_advisory_unlock_all()").await.unwrap();
     // What never came to be, or was gone at once, binds nobody.
     for nothing in [
         "BEGIN; CREATE TEMP TABLE bond (x int); ROLLBACK",
@@ -141,6 +147,18 @@ async fn what_code_leaves_binds_its_session_and_reaches_nobody_else() {
     }
     client.batch_execute("SELECT briefly()").await.unwrap();
     assert_eq!(pins(&client).await, "");
+    // To read from where such code would run binds nobody, nor does it set a listener free.
+    client.batch_execute("LISTEN code").await.unwrap();
+    assert_eq!(value(&client, "SELECT count(*) >= 0 FROM audited").await, "t");
+    assert_eq!(value(&client, "SELECT pg_listening_channels()").await, "code");
+    client.batch_execute("UNLISTEN *").await.unwrap();
+    // A lock on a replica ends with its transaction.
+    proxy.wait_catalog("bonds_code").await;
+    client.batch_execute("BEGIN READ ONLY; SELECT 1").await.unwrap();
+    let _ = client.batch_execute("SELECT lock_it()").await;
+    client.batch_execute("ROLLBACK").await.unwrap();
+    client.batch_execute("SELECT pg_advisory_unlock_all(); CREATE TABLE written ()").await.unwrap();
+    assert_eq!(pins(&client).await, "");
     // What cannot be known of does not bind; but whoever has the connection next finds nothing of it.
     let proxy = Proxy::with(shared(), &ONE).await;
     proxy.wait_catalog("bonds_code").await;
@@ -171,7 +189,7 @@ async fn settings_by_function_go_with_their_session() {
                 client.query_one(&statement, &[&"another"]).await.unwrap();
                 client.query_one(&statement, &[&tenant]).await.unwrap();
             }
-            client.query_one("SELECT set_config('work_mem', $1::text, false)", &[&"7MB"]).await.unwrap();
+            client.query_one("SELECT set_config('work_mem', $1, false)", &[&"7MB"]).await.unwrap();
             assert_eq!(pins(&client).await, "");
             let row = other.query_one(shown, &[]).await.unwrap();
             let others = (row.get::<_, Option<String>>(0).filter(|v| !v.is_empty()), row.get::<_, String>(1));

@@ -44,6 +44,36 @@ async fn a_notification_reaches_a_session_that_is_idle() {
 }
 
 #[tokio::test]
+async fn no_notification_is_lost_while_a_listener_works() {
+    const SPOKEN: usize = 300;
+    let proxy = Proxy::start(shared()).await;
+    let (listener, mut connection) = tokio_postgres::connect(&proxy.url("postgres"), NoTls).await.unwrap();
+    let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+            if let AsyncMessage::Notification(n) = message {
+                heard.send(n.payload().parse::<usize>().unwrap()).unwrap();
+            }
+        }
+    });
+    listener.batch_execute("LISTEN busy").await.unwrap();
+    let speaker = proxy.connect().await;
+    let speaks = tokio::spawn(async move {
+        for n in 0..SPOKEN {
+            speaker.batch_execute(&format!("NOTIFY busy, '{n}'")).await.unwrap();
+        }
+    });
+    // Behind each of these the server is asked what binds the session.
+    while !speaks.is_finished() {
+        listener.batch_execute("SELECT pg_advisory_lock(475)").await.unwrap();
+        listener.batch_execute("SELECT pg_advisory_unlock(475)").await.unwrap();
+    }
+    for n in 0..SPOKEN {
+        assert_eq!(tokio::time::timeout(PATIENCE, hears.recv()).await.expect("one was lost"), Some(n));
+    }
+}
+
+#[tokio::test]
 async fn pins_end_with_what_they_stand_for() {
     let proxy = Proxy::start(shared()).await;
     let client = proxy.connect().await;

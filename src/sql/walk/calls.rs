@@ -50,19 +50,12 @@ impl Walk<'_, '_> {
         }
         let mut buffer = [0; LONGEST];
         let name = fold(token.kind, text, &mut buffer);
-        self.written(name);
+        self.hides |= self.names.hides(name);
         if attribute {
             self.attribute(name);
         }
         if self.asks() && self.names.relation(name) == Verdict::Unsafe {
             self.raise(Reason::Relation);
-        }
-    }
-
-    /// Code that a write to a relation of that name may run.
-    fn written(&mut self, name: &[u8]) {
-        if self.names.hides(name) {
-            self.leave(Effects::OPAQUE.with(Effects::HIDDEN));
         }
     }
 
@@ -141,7 +134,7 @@ impl Walk<'_, '_> {
         self.hidden(name);
         if !self.asks() {
             // INSERT INTO t (a, b).
-            self.written(name);
+            self.hides |= self.names.hides(name);
             if self.names.is_users(name) {
                 self.leave(Effects::OPAQUE);
             }
