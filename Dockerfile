@@ -1,11 +1,12 @@
 FROM rust:1.88-slim-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked --bin tidegate
+# Built by a profile, for which PostgreSQL's servers and pgbench run here.
+RUN scripts/ensure release && scripts/release
 
 FROM debian:bookworm-slim
 RUN useradd --system --no-create-home --shell /usr/sbin/nologin tidegate
-COPY --from=build /src/target/release/tidegate /usr/local/bin/tidegate
+COPY --from=build /src/target/pgo/tidegate /usr/local/bin/tidegate
 COPY LICENSE-MIT LICENSE-APACHE /usr/share/doc/tidegate/
 USER tidegate
 # Inside a container the defaults of 127.0.0.1 would be out of reach. These outweigh a file; flags outweigh them.
