@@ -81,6 +81,7 @@ fn translate(c: &mut Criterion) {
                 limit: 500,
                 settings: &settings,
                 generation: 0,
+                aborted: false,
                 sharing: Sharing::Generation { home: 0, generation: 0 },
             };
             translator.translate(black_box(&unit), &mut out)

@@ -133,7 +133,14 @@ impl Client {
         }
         for statement in doubted {
             match describe(server, &statement).await? {
-                Some(shape) if statement.describe(shape, generation) => server.statements.insert(statement),
+                Some(shape) if statement.describe(shape, generation) => {
+                    if statement.has_other_settings(&self.session.settings) {
+                        // To the others that share it, it means something else than it has just been parsed as.
+                        forget(server, &statement).await?;
+                    } else {
+                        server.statements.insert(statement);
+                    }
+                }
                 Some(_) => {
                     forget(server, &statement).await?;
                     if server.status == Status::Transaction {

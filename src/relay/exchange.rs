@@ -476,6 +476,7 @@ pub(super) fn translator<'a>(
         settings: &session.settings,
         sharing: plan.sharing,
         generation: plan.generation,
+        aborted: server.status == Status::Failed,
     }
 }
 

@@ -11,6 +11,7 @@ use std::rc::{Rc, Weak};
 use foldhash::fast::RandomState;
 
 use super::known::Findings;
+use super::settings::SettingsMap;
 
 /// The most prepared statements that one client may have.
 pub const MAX_PER_CLIENT: usize = 16_384;
@@ -58,7 +59,16 @@ struct Told {
     generation: u64,
 }
 
+/// The [`Sense::home`] of statements that are shared with nobody: no role in a database has this number.
+const NOBODYS: u64 = u64::MAX;
+
 impl Shared {
+    /// Whether it is shared with sessions whose settings would have it parsed otherwise than these.
+    #[must_use]
+    pub fn has_other_settings(&self, settings: &SettingsMap) -> bool {
+        self.sense.home != NOBODYS && self.sense.settings != settings.plan_key()
+    }
+
     /// A server describes the result. `false` if clients were told otherwise before: PostgreSQL refuses to run such a
     /// statement ("cached plan must not change result type").
     pub fn describe(&self, shape: u64, generation: u64) -> bool {
@@ -143,8 +153,7 @@ impl Statements {
 
     /// A statement of that text and types that is shared with nobody.
     pub fn own(&mut self, text: &[u8], types: &[u8]) -> SharedStatement {
-        // No role in a database has this number.
-        let sense = Sense { home: u64::MAX, settings: 0, generation: self.number() };
+        let sense = Sense { home: NOBODYS, settings: 0, generation: self.number() };
         self.intern(text, types, sense)
     }
 

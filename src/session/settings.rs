@@ -62,6 +62,16 @@ impl PartialEq for SettingsMap {
 
 impl Eq for SettingsMap {}
 
+/// Settings that change nothing about what a statement means.
+const MEANS_NOTHING: [&str; 6] = [
+    "application_name",
+    "client_min_messages",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "lock_timeout",
+    "statement_timeout",
+];
+
 /// The map is full: see [`MAX_ENTRIES`] and [`MAX_BYTES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
@@ -227,14 +237,17 @@ impl SettingsMap {
         })
     }
 
-    /// A number that stands for the settings which change what a statement's names mean.
+    /// A number that stands for the settings which change what a statement means: by its names, by its literals, which
+    /// PostgreSQL reads when it parses the statement, or by the plan that is made then.
     #[must_use]
     pub fn plan_key(&self) -> u64 {
         let mut hasher = FixedState::default().build_hasher();
-        for name in ["search_path", "role", "session_authorization"] {
+        let telling = |entry: &&Entry| !MEANS_NOTHING.contains(&&*entry.name);
+        for entry in self.entries.iter().filter(telling) {
+            hasher.write(entry.name.as_bytes());
+            hasher.write_u8(0);
             // The whole statement: without its quotes, a value may mean something else.
-            let sql = self.find(name).ok().and_then(|at| self.entries.get(at)).map(|entry| &*entry.sql);
-            hasher.write(sql.unwrap_or_default());
+            hasher.write(&entry.sql);
             hasher.write_u8(0);
         }
         hasher.finish()

@@ -280,6 +280,7 @@ impl Server {
             settings: &SettingsMap::default(),
             sharing: Sharing::Generation { home: 0, generation: 0 },
             generation: 0,
+            aborted: false,
         };
         if unit.is_some() {
             translator.evict(&mut self.input);
@@ -326,6 +327,7 @@ impl Server {
                     settings: &SettingsMap::default(),
                     sharing: Sharing::Generation { home: 0, generation: 0 },
                     generation: 0,
+                    aborted: false,
                 };
                 translator.passed_unnamed(&session.input[start..end]);
             }

@@ -35,6 +35,8 @@ pub struct Translator<'a> {
     pub sharing: Sharing,
     /// The generation of the database's definitions.
     pub generation: u64,
+    /// The transaction under way has failed.
+    pub aborted: bool,
 }
 
 /// With whom a session's new prepared statements are shared.
@@ -51,6 +53,25 @@ pub enum Sharing {
     },
     /// With nobody: what the statement means hangs on objects of the session's own, as cursors and temporary tables.
     Nobody,
+}
+
+/// Whether a text may have a literal that stands for the time at which it is parsed (manual, "Special Values" of date/time
+/// types): whoever prepares it means the time when he does.
+fn tells_time(text: &[u8]) -> bool {
+    const WORDS: [&[u8]; 4] = [b"now", b"today", b"tomorrow", b"yesterday"];
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80;
+    let mut rest = text;
+    loop {
+        let Some(start) = rest.iter().position(|byte| is_part(*byte)) else { return false };
+        rest = rest.get(start..).unwrap_or_default();
+        let end = rest.iter().position(|byte| !is_part(*byte)).unwrap_or(rest.len());
+        let (word, behind) = rest.split_at(end);
+        // now() is a function.
+        if behind.first() != Some(&b'(') && WORDS.iter().any(|time| word.eq_ignore_ascii_case(time)) {
+            return true;
+        }
+        rest = behind;
+    }
 }
 
 impl Translator<'_> {
@@ -179,17 +200,24 @@ impl Translator<'_> {
             return Ok(());
         }
         let statement = match self.sharing {
-            Sharing::Generation { home, generation } => {
+            Sharing::Generation { home, generation } if !tells_time(parse.text) => {
                 let sense = Sense { home, settings: self.settings.plan_key(), generation };
                 self.table.intern(parse.text, parse.types, sense)
             }
-            Sharing::Nobody => self.table.own(parse.text, parse.types),
+            Sharing::Generation { .. } | Sharing::Nobody => self.table.own(parse.text, parse.types),
         };
         self.client.begin(self.generation);
         self.client.insert(parse.name, statement.clone()).map_err(|_| TooMany)?;
         let before = Some(Before::Named { name: parse.name.into(), statement: None });
         if self.server.touch(statement.id) {
-            self.replies.expect(Expect::Say(server_tag::PARSE_COMPLETE, before));
+            if self.aborted {
+                // What may be parsed now, the server decides.
+                build::parse(out, b"", parse.text, parse.types);
+                self.server.unnamed = 0;
+                self.replies.expect(Expect::Parse { own: false, statement: None, before });
+            } else {
+                self.replies.expect(Expect::Say(server_tag::PARSE_COMPLETE, before));
+            }
             return Ok(());
         }
         build::parse(out, &statement.name, parse.text, parse.types);
@@ -251,7 +279,9 @@ impl Translator<'_> {
             return None;
         }
         let mut statement = self.client.get(name)?.clone();
-        if self.sharing == Sharing::Nobody && !self.server.touch(statement.id) {
+        if !self.server.touch(statement.id)
+            && (self.sharing == Sharing::Nobody || statement.has_other_settings(self.settings))
+        {
             // What it means here, it may mean to nobody else.
             let own = self.table.own(&statement.text, &statement.types);
             if self.client.insert(name, own.clone()).is_ok() {
@@ -310,6 +340,7 @@ mod tests {
                 settings: &SettingsMap::default(),
                 sharing: Sharing::Generation { home: 0, generation: 0 },
                 generation: 0,
+                aborted: false,
             };
             translator.evict(&mut out);
             translator.translate(messages, &mut out).unwrap();

@@ -482,3 +482,72 @@ async fn a_statement_may_be_prepared_and_used_in_one_unit() {
         assert!(row.ends_with(why), "{row:?} instead of {why}");
     }
 }
+
+/// PostgreSQL reads literals of a statement when it parses it.
+#[tokio::test]
+async fn a_statement_is_shared_by_those_whose_settings_give_it_the_same_meaning() {
+    let proxy = Proxy::with(shared(), &[("TIDEGATE_POOL_SIZE", "1"), ("TIDEGATE_WORKERS", "1")]).await;
+    let direct = shared().primary().connect().await.unwrap();
+    let mine = "SET application_name = 'same_meaning'; SET tidegate.route = primary; SET datestyle = ";
+    let mut clients = Vec::new();
+    for style in ["'ISO, DMY'", "'ISO, DMY'", "'ISO, MDY'"] {
+        let client = proxy.connect().await;
+        for sql in mine.split("; ") {
+            let sql = if sql.ends_with("= ") { format!("{sql}{style}") } else { sql.to_owned() };
+            client.batch_execute(&sql).await.unwrap();
+        }
+        clients.push(client);
+    }
+    let sql = "SELECT (date '03/04/2020')::text";
+    let mut prepared = Vec::new();
+    for client in &clients {
+        prepared.push(client.prepare(sql).await.unwrap());
+    }
+    let found = async |at: usize| {
+        let row = clients[at].query_one(&prepared[at], &[]).await.unwrap();
+        row.get::<_, String>(0)
+    };
+    let expected = ["2020-04-03", "2020-04-03", "2020-03-04"];
+    for at in [0, 1, 2, 0, 2, 1] {
+        assert_eq!(found(at).await, expected[at]);
+    }
+    // One changes its mind, and has its statement parsed anew on another connection: the others' stay what they are.
+    clients[0].batch_execute("SET datestyle = 'ISO, MDY'").await.unwrap();
+    let end = "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity WHERE application_name = 'same_meaning'";
+    assert_eq!(value(&direct, end).await, "1");
+    let _ = found(0).await;
+    assert_eq!((found(1).await, found(2).await), (expected[1].to_owned(), expected[2].to_owned()));
+    // The time that a literal stands for is that of whoever prepares it.
+    let now = "SELECT (timestamptz 'now')::text";
+    let early = clients[0].prepare(now).await.unwrap();
+    let between = value(&direct, "SELECT clock_timestamp()").await;
+    let late = clients[2].prepare(now).await.unwrap();
+    for (client, statement, expected) in [(&clients[0], early, "f"), (&clients[2], late, "t")] {
+        let time: String = client.query_one(&statement, &[]).await.unwrap().get(0);
+        assert_eq!(value(&direct, &format!("SELECT timestamptz '{time}' > '{between}'")).await, expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_parsed_in_a_transaction_that_has_failed() {
+    let proxy = Proxy::with(shared(), &ONE).await;
+    let mut peer = Peer::log_in(proxy.port);
+    tokio::task::block_in_place(|| {
+        let mut told = |script: Script| {
+            peer.send(&script.0);
+            let tags: Vec<_> = peer.until(b'Z').iter().map(|(tag, _)| char::from(*tag)).collect();
+            tags.into_iter().collect::<String>()
+        };
+        told(Script::default().query("SET tidegate.route = primary"));
+        assert_eq!(told(Script::default().parse("a", "SELECT 1").sync()), "1Z");
+        assert_eq!(told(Script::default().parse("b", "ROLLBACK").sync()), "1Z");
+        assert_eq!(told(Script::default().query("BEGIN")), "CZ");
+        assert_eq!(told(Script::default().query("SELECT 1 / 0")), "EZ");
+        // The server knows both texts; but only one of them may be prepared now.
+        assert_eq!(told(Script::default().parse("c", "SELECT 1").sync()), "EZ");
+        assert_eq!(told(Script::default().parse("d", "ROLLBACK").sync()), "1Z");
+        assert_eq!(told(Script::default().bind("d").execute().sync()), "2CZ");
+        assert_eq!(told(Script::default().bind("c").execute().sync()), "EZ");
+        assert_eq!(told(Script::default().bind("a").execute().sync()), "2DCZ");
+    });
+}

@@ -20,8 +20,8 @@ async fn a_notification_reaches_a_session_that_is_idle() {
             }
         }
     });
-    listener.batch_execute("LISTEN here").await.unwrap();
-    // What merely listens reads from the replicas still.
+    listener.batch_execute("LISTEN here; SET application_name = 'hears'").await.unwrap();
+    // What merely listens reads from the replicas still, and nobody is asked anything meanwhile.
     listener.batch_execute("SET tidegate.consistency = eventual").await.unwrap();
     assert_eq!(value(&listener, "SELECT 1").await, "1");
     assert_eq!(last_route(&listener).await.1, "replica");
@@ -36,6 +36,12 @@ async fn a_notification_reaches_a_session_that_is_idle() {
         assert_eq!(last_route(&listener).await.1, "replica");
     }
     assert_eq!(value(&listener, "SELECT pg_listening_channels()").await, "here");
+    for number in 0..2 {
+        let replica = shared().replica(number).connect().await.unwrap();
+        let asked =
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'hears' AND query <> 'SELECT 1'";
+        assert_eq!(value(&replica, asked).await, "0", "a replica was asked what binds the session");
+    }
     listener.batch_execute("UNLISTEN *").await.unwrap();
     assert_eq!(value(&listener, "SHOW tidegate.pins").await, "");
     speaker.batch_execute("NOTIFY here, 'too late'").await.unwrap();
