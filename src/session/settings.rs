@@ -36,6 +36,7 @@ struct Entry {
 pub struct SettingsMap {
     entries: Vec<Entry>,
     hash: u64,
+    plan_key: u64,
     marks: Marks,
 }
 
@@ -241,16 +242,7 @@ impl SettingsMap {
     /// PostgreSQL reads when it parses the statement, or by the plan that is made then.
     #[must_use]
     pub fn plan_key(&self) -> u64 {
-        let mut hasher = FixedState::default().build_hasher();
-        let telling = |entry: &&Entry| !MEANS_NOTHING.contains(&&*entry.name);
-        for entry in self.entries.iter().filter(telling) {
-            hasher.write(entry.name.as_bytes());
-            hasher.write_u8(0);
-            // The whole statement: without its quotes, a value may mean something else.
-            hasher.write(&entry.sql);
-            hasher.write_u8(0);
-        }
-        hasher.finish()
+        self.plan_key
     }
 
     fn find(&self, name: &str) -> Result<usize, usize> {
@@ -258,14 +250,22 @@ impl SettingsMap {
     }
 
     fn rehash(&mut self) {
-        let mut hasher = FixedState::default().build_hasher();
-        for entry in &self.entries {
-            hasher.write(entry.name.as_bytes());
-            hasher.write_u8(0);
-            hasher.write(&entry.sql);
-            hasher.write_u8(0);
-        }
-        self.hash = if self.entries.is_empty() { 0 } else { hasher.finish() };
+        let number = |entries: &mut dyn Iterator<Item = &Entry>| {
+            let mut hasher = FixedState::default().build_hasher();
+            let mut any = false;
+            for entry in entries {
+                any = true;
+                hasher.write(entry.name.as_bytes());
+                hasher.write_u8(0);
+                // The whole statement: without its quotes, a value may mean something else.
+                hasher.write(&entry.sql);
+                hasher.write_u8(0);
+            }
+            if any { hasher.finish() } else { 0 }
+        };
+        self.hash = number(&mut self.entries.iter());
+        self.plan_key =
+            number(&mut self.entries.iter().filter(|entry| !MEANS_NOTHING.contains(&&*entry.name)));
         let strings = "standard_conforming_strings";
         self.marks = Marks {
             escaped_strings: self.value(strings).is_some() && !self.is_on(strings),
