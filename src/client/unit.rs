@@ -137,6 +137,7 @@ impl Client {
         };
         // What binds the session does not bind it to this connection.
         let (bound, pins) = (self.lease.take(), std::mem::take(&mut self.session.pins));
+        let counted = std::mem::take(&mut self.counted_pins);
         let how = self.how(unit, &place);
         let outcome = self.exchange(&mut lease, unit, how).await;
         let seen = self.seen(outcome, lease, place, unit, how, &mut tries);
@@ -146,7 +147,7 @@ impl Client {
         };
         self.lease = bound;
         self.session.pins.add(pins);
-        self.count_pins();
+        self.counted_pins = counted;
         match life {
             Some(life) => life,
             None => self.run_on_lease(unit).await,
