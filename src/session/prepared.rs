@@ -1,7 +1,7 @@
 //! Prepared statements: the names that clients use, and the ones that they have on servers.
 //!
-//! A statement is known to servers under a name of ours that every session with the same text,
-//! parameter types and name-resolving settings shares. So it is parsed once per server connection.
+//! A statement is known to servers under a name of ours, which all sessions share that mean the same by it: the same text
+//! and parameter types in the same [`Sense`]. So it is parsed once per server connection.
 
 use std::cell::Cell;
 use std::collections::HashMap;
