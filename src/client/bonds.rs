@@ -26,7 +26,7 @@ impl Client {
             self.session.bonds = Bonds::Known;
             match told {
                 Ok(Some(there)) if there.is_empty() => self.keep_or_give_back(lease),
-                _ => self.end_lease(lease, place.node),
+                Ok(_) | Err(_) => self.end_lease(lease, place.node),
             }
             return Life::GoesOn;
         }

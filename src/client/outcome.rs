@@ -30,10 +30,7 @@ impl Client {
         lease.connection.tainted |= cancelled;
         let is_read = self.transaction == TransactionKind::ReadOnly;
         self.worker.metrics.unit(place.node, is_read, place.why);
-        if !unit.is_judged() {
-            self.session.bonds = Bonds::InDoubt;
-        }
-        self.session.doubt(unit.verdict.effects, self.counted_pins);
+        self.session.doubt(unit, self.counted_pins);
         self.count_pins();
         self.worker.polls.flowed(place.node);
         self.session.last = Some(LastRoute { node: place.node, role: place.role, why: place.why });

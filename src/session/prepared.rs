@@ -39,7 +39,8 @@ pub struct Shared {
     told: Cell<Option<Told>>,
 }
 
-/// What the names in a text stand for: statements of one text are the same only where this is the same, too.
+/// By what a text means what it means, its names and its literals: statements of one text are the same only where this is
+/// the same, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Sense {
     /// The role that logged in and the database.

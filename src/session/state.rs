@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::collect::Unit;
 use super::freshness::Freshness;
 use super::notes::Note;
 use super::pins::Pins;
@@ -190,15 +191,18 @@ impl Session {
         ServerChange::None
     }
 
-    /// A unit with these effects has ended, on a session that was bound by `before`.
-    pub fn doubt(&mut self, effects: Effects, before: Pins) {
+    /// A unit has ended, on a session that was bound by `before`.
+    pub fn doubt(&mut self, unit: &Unit, before: Pins) {
+        let effects = unit.verdict.effects;
         let told = |pins: Pins| pins.of_both(Pins::TOLD_BY_SERVER);
         // What a transaction has made may be gone with it, or at its end; what was tried for may not have been got.
         let changed = told(self.pins) != told(before);
         let released = effects.has(Effects::RELEASES) && !self.pins.is_empty();
         // What prepared statements have left was not looked for while there were any.
         let freed = self.pins.is_empty() && !before.is_empty();
-        if changed || released || freed || effects.has(Effects::HIDDEN) {
+        // Code that is not known to be harmless, or text that nobody has read, may have done anything.
+        let hidden = effects.has(Effects::HIDDEN) || !unit.is_judged();
+        if changed || released || freed || hidden {
             self.bonds = Bonds::InDoubt;
         }
     }

@@ -42,8 +42,8 @@ pub struct Translator<'a> {
 /// With whom a session's new prepared statements are shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
-    /// With every session of that role and database that prepares the same in this generation of the database: another
-    /// one begins when a definition may have changed, since a server keeps to the columns that a statement had when it
+    /// With every session of that role and database, and of the same settings, that prepares the same in this generation of
+    /// the database: another one begins when a definition may have changed, since a server keeps to the columns that a statement had when it
     /// was parsed.
     Generation {
         /// See [`Sense::home`].
