@@ -114,7 +114,7 @@ async fn transactions_stay_where_they_began() {
 /// A lock taken on a replica would be held from nobody, and state left there would bind the session to it.
 #[tokio::test]
 async fn what_does_not_belong_on_a_replica_takes_a_read_only_transaction_to_the_primary() {
-    let proxy = Proxy::start(shared()).await;
+    let proxy = Proxy::with(shared(), &PATIENT).await;
     let client = proxy.connect().await;
     for begin in ["BEGIN READ ONLY", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"] {
         client.batch_execute(begin).await.unwrap();
