@@ -268,7 +268,7 @@ async fn a_statement_that_gives_other_columns_than_its_client_was_told_is_refuse
     assert_eq!(refused(transaction.query_one(&good, &[]).await.unwrap_err()), "25P02");
     transaction.rollback().await.unwrap();
     // New connections, which have yet to parse it: refused each time, not only the first.
-    other.batch_execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND datname = 'pooling_shapes' AND application_name <> 'tidegate monitor'").await.unwrap();
+    other.batch_execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND datname = 'pooling_shapes' AND application_name <> 'tidegate monitor'").await.unwrap();
     client.batch_execute("SET tidegate.route = primary").await.unwrap();
     for _ in 0..4 {
         assert_eq!(refused(client.query_one(&stale, &[]).await.unwrap_err()), "0A000");
