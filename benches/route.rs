@@ -56,7 +56,7 @@ fn route(c: &mut Criterion) {
         let topology = topology(replicas);
         let mut budget = Budget::new(None, 1);
         let mut freshness = Freshness::new(0);
-        freshness.wrote(NodeId(0), Ticket(1), 0);
+        freshness.wrote(NodeId(0), Ticket(1), 0, &topology);
         freshness.resolve(&topology, |_| Ticket(2));
         c.bench_function(&format!("decide among {} nodes", replicas + 1), |b| {
             b.iter(|| decide(black_box(&ASK), &freshness.view(), &topology, now, &mut budget));
@@ -69,7 +69,7 @@ fn tickets(c: &mut Criterion) {
     let mut freshness = Freshness::new(0);
     c.bench_function("a write, a read and their tickets", |b| {
         b.iter(|| {
-            freshness.wrote(NodeId(0), Ticket(1), 0);
+            freshness.wrote(NodeId(0), Ticket(1), 0, &topology);
             freshness.read_on(NodeId(1), Ticket(1), 0, &topology, Level::Session);
             black_box(freshness.resolve(&topology, |_| Ticket(2)))
         });

@@ -137,7 +137,7 @@ impl Client {
         if self.transaction == TransactionKind::ReadOnly {
             self.session.freshness.read_on(node, next, server_epoch, &topology, self.session.level);
         } else {
-            self.session.freshness.wrote(node, next, server_epoch);
+            self.session.freshness.wrote(node, next, server_epoch, &topology);
         }
         self.worker.polls.kick_if_resting(node);
     }

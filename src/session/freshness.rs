@@ -2,7 +2,7 @@
 
 use crate::lsn::{Lsn, Ticket, Timeline, Token};
 use crate::route::{Level, Open, View};
-use crate::topology::{Node, NodeId, Topology};
+use crate::topology::{Node, NodeId, Role, Topology};
 
 /// A session's demands on freshness.
 #[derive(Clone, Debug, Default)]
@@ -39,7 +39,14 @@ impl Freshness {
     ///
     /// `server_epoch` is the one that the server connection was begun in. That of the topology will not do: if the
     /// server has crashed since, its next poll may be of older data than the transaction saw.
-    pub fn wrote(&mut self, primary: NodeId, next: Ticket, server_epoch: u32) {
+    ///
+    /// That poll bounds what the session has read from replicas before, too: a replica shows nothing that its primary
+    /// had not written by then. So there is one poll to wait for, not one of each.
+    pub fn wrote(&mut self, primary: NodeId, next: Ticket, server_epoch: u32, topology: &Topology) {
+        if topology.primary == Some(primary) {
+            let is_replica = |id| topology.node(id).is_some_and(|node| node.role == Role::Replica);
+            self.open.retain(|open| !is_replica(open.node));
+        }
         self.add(primary, next, server_epoch);
     }
 

@@ -312,7 +312,7 @@ impl World {
         };
         let client = &mut self.clients[n];
         if running.write {
-            client.freshness.wrote(running.node, next, epoch);
+            client.freshness.wrote(running.node, next, epoch, topology);
             client.wrote.extend(running.written);
         } else {
             client.freshness.read_on(running.node, next, epoch, topology, client.level);
