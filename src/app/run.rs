@@ -17,6 +17,7 @@ use super::accept;
 use super::exit::ExitCode;
 use crate::auth::{MockSecret, Users, UsersError};
 use crate::client::cancel::MAX_WORKERS;
+use crate::client::waiters::Waiters;
 use crate::client::worker::{self, Entrance, Job, Shared, Worker, WorkerDoor};
 use crate::config::Settings;
 use crate::config::change::changes;
@@ -180,8 +181,8 @@ fn start_worker(
             learned: Learned::default().into(),
             handles: Default::default(),
             metrics,
+            waiters: Waiters::new(polls.clone()).into(),
             polls,
-            waiters: Default::default(),
             looked: Default::default(),
             round: number.into(),
             budget: budget.into(),

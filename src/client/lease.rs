@@ -7,9 +7,10 @@ use tokio::time::timeout;
 
 use super::cancel::Handle;
 use super::place::cancelled;
-use super::waiters::{self, Until};
+use super::waiters::Until;
 use super::worker::Worker;
 use crate::auth::{Credential, LoginError};
+use crate::lsn::Lsn;
 use crate::pool::pools::Step;
 use crate::pool::{Identity, Lease, PoolKey, Seat};
 use crate::server::Connection;
@@ -189,15 +190,17 @@ pub(super) async fn connect(
 /// be taken for what it was before the monitor has noticed.
 async fn is_still_that_server(worker: &Worker, node: NodeId, epoch: u32) -> bool {
     let ticket = worker.polls.next(node);
-    let _awaited = worker.polls.await_one(node);
+    worker.polls.kick(node);
     loop {
-        match worker.topology().node(node) {
+        let topology = worker.topology();
+        match topology.node(node) {
             Some(n) if n.server_epoch != epoch || !n.up => return false,
             Some(n) if n.polled >= ticket => return true,
             Some(_) => {}
             None => return false,
         }
-        waiters::wait(&worker.waiters, Until::Polled).await;
+        // That poll, whatever it says.
+        worker.wait(Until::Told { node, ticket, least: Lsn::ZERO }, topology).await;
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::cancel::Handle;
-use super::waiters::{self, Until};
+use super::waiters::Until;
 use super::worker::Worker;
 use crate::metrics::WaitOutcome;
 use crate::route::{Ask, Decision, Level, Open, View, Want, Why, decide};
@@ -77,7 +77,6 @@ pub async fn wait(
     began: Duration,
 ) -> Result<Place, Report> {
     ask.waited_since = Some(began);
-    let _waiting = worker.polls.wait();
     loop {
         let now = worker.now();
         let topology = worker.topology();
@@ -94,10 +93,9 @@ pub async fn wait(
                     continue;
                 }
                 let until = until_what(&ask, &session.freshness.view(), &topology);
-                drop(topology);
                 tokio::select! {
                     // Running out of time is an answer, too: the next decision sees the clock.
-                    _ = timeout(left, waiters::wait(&worker.waiters, until)) => {}
+                    _ = timeout(left, worker.wait(until, topology)) => {}
                     () = handle.cancellation() => return Err(cancelled()),
                 }
             }
@@ -107,17 +105,22 @@ pub async fn wait(
 
 /// What may end a wait.
 fn until_what(ask: &Ask<'_>, view: &View<'_>, topology: &Topology) -> Until {
-    let is_up = |open: &Open| topology.node(open.node).is_some_and(|n| n.up);
-    match ask.want {
-        Want::Primary(_) => Until::Changed,
+    let known =
+        |open: &Open| topology.node(open.node).filter(|n| n.up && n.server_epoch == open.server_epoch);
+    match (ask.want, view.open) {
+        (Want::Primary(_), _) => Until::Changed,
         // What a node that is away would have to tell, nobody will before it is back.
-        _ if !view.open.is_empty() && !view.open.iter().any(is_up) => Until::Changed,
+        (_, open) if !open.is_empty() && !open.iter().any(|open| known(open).is_some()) => Until::Changed,
         // The budget fills as time passes.
-        _ if !view.open.is_empty() || ask.wait_over_budget => Until::Polled,
+        _ if ask.wait_over_budget => Until::Polled,
         // Its age is all that such a read goes by.
         _ if ask.level == Level::Eventual => Until::Polled,
+        (_, [open]) if known(open).is_some_and(|n| n.polled < open.ticket) => {
+            Until::Told { node: open.node, ticket: open.ticket, least: view.need.lsn }
+        }
+        (_, [_, ..]) => Until::Polled,
         // One is far enough, and yet may not serve: too old, or of another history.
-        _ if view.need.lsn <= waiters::reached(topology) => Until::Polled,
+        _ if view.need.lsn <= topology.reached() => Until::Polled,
         _ => Until::Replayed(view.need.lsn),
     }
 }

@@ -1,133 +1,207 @@
-//! The sessions of one worker that wait for freshness: each is woken when what it waits for may have come, not at every
-//! poll of every node.
+//! The sessions of one worker that wait for freshness: each is woken once, when what it waits for may have come, not at
+//! every poll of every node.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::future::poll_fn;
-use std::task::{Poll, Waker};
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
-use crate::lsn::{Epoch, Lsn};
-use crate::topology::{NodeId, Role, Topology};
+use crate::lsn::{Lsn, Ticket};
+use crate::monitor::PollsHandle;
+use crate::topology::{Makeup, Node, NodeId, Topology};
 
 /// What a session waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
     /// Some replica has replayed up to there.
     Replayed(Lsn),
-    /// Some node has been polled.
+    /// A node was polled, and then some replica has replayed up to where that node stood, and up to `least`.
+    Told {
+        /// The node.
+        node: NodeId,
+        /// The poll.
+        ticket: Ticket,
+        /// A replica must be there as well.
+        least: Lsn,
+    },
+    /// Some node was polled.
     Polled,
     /// A node has come, gone, or become something else.
     Changed,
 }
 
-/// The place of one who waits.
-type Place = (Until, u64);
-
 /// The sessions of one worker that wait.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Waiters {
-    replayed: BTreeMap<(Lsn, u64), Waker>,
-    polled: BTreeMap<u64, Waker>,
-    changed: BTreeMap<u64, Waker>,
+    polls: PollsHandle,
+    /// By a number of their own.
+    waiting: BTreeMap<u64, (Until, Waker)>,
+    replayed: BTreeSet<(Lsn, u64)>,
+    told: BTreeSet<(NodeId, Ticket, u64)>,
+    polled: BTreeSet<u64>,
+    changed: BTreeSet<u64>,
     /// What the nodes were when somebody was last woken.
-    known: Known,
+    makeup: Makeup,
     next: u64,
 }
 
-/// What makes a topology another one, apart from how far its nodes are.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Known {
-    epoch: Epoch,
-    primary: Option<NodeId>,
-    nodes: Vec<(Role, bool, u32)>,
-}
-
-impl Known {
-    /// Takes in a topology; whether it is another one.
-    fn take(&mut self, topology: &Topology) -> bool {
-        let nodes = || topology.nodes.iter().map(|n| (n.role, n.up, n.server_epoch));
-        let same = self.epoch == topology.epoch
-            && self.primary == topology.primary
-            && self.nodes.iter().copied().eq(nodes());
-        if !same {
-            (self.epoch, self.primary) = (topology.epoch, topology.primary);
-            self.nodes.clear();
-            self.nodes.extend(nodes());
-        }
-        !same
-    }
-}
-
-/// How far the replica is that is ahead of the others.
-#[must_use]
-pub fn reached(topology: &Topology) -> Lsn {
-    let positions = topology.replicas().filter(|n| n.up).filter_map(|n| n.position);
-    positions.map(|position| position.lsn).max().unwrap_or_default()
-}
-
 impl Waiters {
+    /// Nobody waits.
+    #[must_use]
+    pub fn new(polls: PollsHandle) -> Self {
+        Self {
+            polls,
+            waiting: BTreeMap::default(),
+            replayed: BTreeSet::default(),
+            told: BTreeSet::default(),
+            polled: BTreeSet::default(),
+            changed: BTreeSet::default(),
+            makeup: Makeup::default(),
+            next: 0,
+        }
+    }
+
     /// Wakes whoever waits for something that this topology may have brought.
     pub fn wake(&mut self, topology: &Topology) {
-        let reached = reached(topology);
-        let behind = self.replayed.split_off(&(Lsn(reached.0.saturating_add(1)), 0));
-        let mut woken = std::mem::replace(&mut self.replayed, behind);
-        if self.known.take(topology) {
-            woken.append(&mut self.replayed);
-            std::mem::take(&mut self.changed).into_values().for_each(Waker::wake);
+        if self.makeup.take(topology) {
+            self.told.clear();
+            self.replayed.clear();
+            self.polled.clear();
+            self.changed.clear();
+            for (_, waker) in std::mem::take(&mut self.waiting).into_values() {
+                waker.wake();
+            }
         }
-        woken.into_values().for_each(Waker::wake);
-        std::mem::take(&mut self.polled).into_values().for_each(Waker::wake);
+        let reached = topology.reached();
+        for node in &topology.nodes {
+            self.tell(node, topology, reached);
+            self.say_told(node.id);
+        }
+        while let Some((_, number)) = self.replayed.first().copied().filter(|(lsn, _)| *lsn <= reached) {
+            self.call(number);
+        }
+        while let Some(number) = self.polled.first().copied() {
+            self.call(number);
+        }
+        self.say();
+        self.polls.ring(topology);
     }
 
-    /// Puts somebody in place, or its new waker; whether it was there.
-    fn put(&mut self, (until, number): Place, waker: &Waker) -> bool {
-        let old = match until {
-            Until::Replayed(lsn) => self.replayed.insert((lsn, number), waker.clone()),
-            Until::Polled => self.polled.insert(number, waker.clone()),
-            Until::Changed => self.changed.insert(number, waker.clone()),
+    /// What was to be told by a poll of `node`, and is: who needs to see more than any replica has goes on waiting for
+    /// that, without having been woken.
+    fn tell(&mut self, node: &Node, topology: &Topology, reached: Lsn) {
+        let first = (node.id, Ticket(0), 0);
+        let last = (node.id, node.polled, u64::MAX);
+        while let Some((id, ticket, number)) = self.told.range(first..=last).next().copied() {
+            // On another timeline than the primary's, the position says nothing.
+            let position = node.position.filter(|p| p.timeline.0 == 0 || p.timeline == topology.timeline);
+            let Some((Until::Told { least, .. }, position)) =
+                self.waiting.get(&number).map(|(until, _)| *until).zip(position)
+            else {
+                self.call(number);
+                continue;
+            };
+            let lsn = least.max(position.lsn);
+            if lsn <= reached {
+                self.call(number);
+                continue;
+            }
+            self.told.remove(&(id, ticket, number));
+            self.replayed.insert((lsn, number));
+            if let Some((until, _)) = self.waiting.get_mut(&number) {
+                *until = Until::Replayed(lsn);
+            }
+        }
+    }
+
+    /// Wakes one.
+    fn call(&mut self, number: u64) {
+        if let Some(waker) = self.remove(number) {
+            waker.wake();
+        }
+    }
+
+    fn put(&mut self, until: Until) -> u64 {
+        self.next += 1;
+        let number = self.next;
+        match until {
+            Until::Replayed(lsn) => self.replayed.insert((lsn, number)),
+            Until::Told { node, ticket, .. } => self.told.insert((node, ticket, number)),
+            Until::Polled => self.polled.insert(number),
+            Until::Changed => self.changed.insert(number),
         };
-        old.is_some()
+        self.waiting.insert(number, (until, Waker::noop().clone()));
+        self.say_of(until);
+        number
     }
 
-    fn remove(&mut self, (until, number): Place) -> Option<Waker> {
+    fn remove(&mut self, number: u64) -> Option<Waker> {
+        let (until, waker) = self.waiting.remove(&number)?;
         match until {
             Until::Replayed(lsn) => self.replayed.remove(&(lsn, number)),
+            Until::Told { node, ticket, .. } => self.told.remove(&(node, ticket, number)),
             Until::Polled => self.polled.remove(&number),
             Until::Changed => self.changed.remove(&number),
+        };
+        Some(waker)
+    }
+
+    /// Tells the monitor what is wanted, now that it may be something else by one who waits for that.
+    fn say_of(&self, until: Until) {
+        match until {
+            Until::Told { node, .. } => self.say_told(node),
+            _ => self.say(),
         }
+    }
+
+    fn say(&self) {
+        self.polls.want_replayed(self.replayed.first().map(|(lsn, _)| *lsn));
+        self.polls.want_anything(!self.polled.is_empty() || !self.changed.is_empty());
+    }
+
+    fn say_told(&self, node: NodeId) {
+        let first = self.told.range((node, Ticket(0), 0)..).next();
+        self.polls.want_told(node, first.filter(|(id, ..)| *id == node).map(|(_, ticket, _)| *ticket));
     }
 }
 
-/// Leaves its place when it is dropped.
-struct Waiting<'a>(&'a RefCell<Waiters>, Place);
+/// A place among those who wait. Done when woken; left when dropped.
+#[derive(Debug)]
+pub struct Waiting<'a>(&'a RefCell<Waiters>, u64);
+
+impl Future for Waiting<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.0.borrow_mut().waiting.get_mut(&self.1) {
+            Some((_, waker)) => {
+                waker.clone_from(cx.waker());
+                Poll::Pending
+            }
+            None => Poll::Ready(()),
+        }
+    }
+}
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.borrow_mut().remove(self.1);
+        let mut waiters = self.0.borrow_mut();
+        if let Some((until, _)) = waiters.waiting.get(&self.1).cloned() {
+            waiters.remove(self.1);
+            waiters.say_of(until);
+        }
     }
 }
 
-/// Waits. Whoever has found by a topology that there is something to wait for, and calls this before it awaits anything
-/// else, misses nothing that is published later: it is in its place before the future is polled for the first time.
-pub fn wait(waiters: &RefCell<Waiters>, until: Until) -> impl Future<Output = ()> + '_ {
-    let place = {
-        let mut waiters = waiters.borrow_mut();
-        waiters.next += 1;
-        let place = (until, waiters.next);
-        waiters.put(place, Waker::noop());
-        place
-    };
-    let waiting = Waiting(waiters, place);
-    poll_fn(move |cx| {
-        let Waiting(waiters, place) = &waiting;
-        let mut waiters = waiters.borrow_mut();
-        // Whoever is woken has lost its place.
-        if waiters.put(*place, cx.waker()) {
-            return Poll::Pending;
-        }
-        waiters.remove(*place);
-        Poll::Ready(())
-    })
+/// Waits for what `topology` does not bring yet, and has what may bring it polled. It is in its place before it is polled
+/// for the first time, but what was published since that topology has passed it by: whoever waits must look whether
+/// that is still the newest.
+pub fn wait<'a>(waiters: &'a RefCell<Waiters>, until: Until, topology: &Topology) -> Waiting<'a> {
+    let mut all = waiters.borrow_mut();
+    let number = all.put(until);
+    all.polls.ring(topology);
+    drop(all);
+    Waiting(waiters, number)
 }
 
 #[cfg(test)]
@@ -139,6 +213,7 @@ mod tests {
 
     use super::*;
     use crate::lsn::{Ticket, Timeline, WalGeometry};
+    use crate::monitor::Polls;
     use crate::topology::{Observation, Observer, Report};
 
     #[derive(Default)]
@@ -172,40 +247,61 @@ mod tests {
     fn each_is_woken_when_its_turn_has_come_and_no_sooner() {
         let mut observer = Observer::new(&["a".into(), "b".into(), "c".into()]);
         observe(&mut observer, 1, 100);
-        let waiters = RefCell::new(Waiters::default());
+        let waiters = RefCell::new(Waiters::new(Polls::new(3, 1).handle(0)));
         waiters.borrow_mut().wake(observer.topology());
-        let what = [Until::Replayed(Lsn(150)), Until::Replayed(Lsn(200)), Until::Polled, Until::Changed];
+        let told = |ticket, least| Until::Told { node: NodeId(0), ticket: Ticket(ticket), least: Lsn(least) };
+        let what = [
+            Until::Replayed(Lsn(150)),
+            Until::Replayed(Lsn(200)),
+            Until::Polled,
+            Until::Changed,
+            told(2, 0),
+            told(2, 150),
+            told(3, 0),
+            told(9, 0),
+        ];
         let woken: Vec<Arc<Woken>> = what.iter().map(|_| Arc::default()).collect();
-        let mut waits: Vec<_> = what.iter().map(|until| Box::pin(wait(&waiters, *until))).collect();
+        let mut waits: Vec<_> =
+            what.iter().map(|until| wait(&waiters, *until, observer.topology())).collect();
         let mut poll = |at: usize| {
             let waker = Waker::from(woken[at].clone());
-            waits[at].as_mut().poll(&mut Context::from_waker(&waker)).is_ready()
+            Pin::new(&mut waits[at]).poll(&mut Context::from_waker(&waker)).is_ready()
         };
-        assert!((0..4).all(|at| !poll(at)) && (0..4).all(|at| !poll(at)), "nobody is woken by being asked");
-        let counts = || woken.iter().map(|w| w.0.load(Ordering::Relaxed)).collect::<Vec<_>>();
-        observe(&mut observer, 2, 149);
-        waiters.borrow_mut().wake(observer.topology());
-        assert_eq!((counts(), poll(2)), (vec![0, 0, 1, 0], true));
-        observe(&mut observer, 3, 150);
-        waiters.borrow_mut().wake(observer.topology());
-        assert_eq!((counts(), poll(0), poll(1)), (vec![1, 0, 1, 0], true, false));
+        let all = 0..what.len();
+        assert!(!all.clone().any(&mut poll) && !all.clone().any(&mut poll), "nobody is woken by being asked");
+        let mut look = |ticket, lsn| {
+            observe(&mut observer, ticket, lsn);
+            waiters.borrow_mut().wake(observer.topology());
+            let counts: Vec<_> = woken.iter().map(|w| w.0.load(Ordering::Relaxed)).collect();
+            let ready: Vec<_> = all.clone().map(|at| u32::from(poll(at))).collect();
+            assert_eq!(counts, ready);
+            counts
+        };
+        // The primary is at 100, where a replica is, too.
+        assert_eq!(look(2, 149), [0, 0, 1, 0, 1, 0, 0, 0]);
+        assert_eq!(look(3, 150), [1, 0, 1, 0, 1, 1, 1, 0]);
         observer.observe(NodeId(1), Observation::Lost);
         waiters.borrow_mut().wake(observer.topology());
-        assert_eq!((counts(), poll(1), poll(3)), (vec![1, 1, 1, 1], true, true));
+        assert!(all.clone().all(&mut poll), "a node is gone");
         drop(waits);
-        let waiters = waiters.into_inner();
+        assert_empty(&waiters.into_inner());
+    }
+
+    fn assert_empty(waiters: &Waiters) {
         assert!(waiters.replayed.is_empty() && waiters.polled.is_empty() && waiters.changed.is_empty());
+        assert!(waiters.waiting.is_empty() && waiters.told.is_empty());
     }
 
     #[test]
     fn who_gives_up_leaves_no_trace() {
-        let waiters = RefCell::new(Waiters::default());
-        for until in [Until::Replayed(Lsn(1)), Until::Polled, Until::Changed] {
-            let mut waiting = Box::pin(wait(&waiters, until));
-            assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let waiters = RefCell::new(Waiters::new(Polls::new(3, 1).handle(0)));
+        let topology = Topology::default();
+        let told = Until::Told { node: NodeId(1), ticket: Ticket(7), least: Lsn(1) };
+        for until in [Until::Replayed(Lsn(1)), told, Until::Polled, Until::Changed] {
+            let mut waiting = wait(&waiters, until, &topology);
+            assert!(Pin::new(&mut waiting).poll(&mut Context::from_waker(Waker::noop())).is_pending());
             drop(waiting);
         }
-        let waiters = waiters.into_inner();
-        assert!(waiters.replayed.is_empty() && waiters.polled.is_empty() && waiters.changed.is_empty());
+        assert_empty(&waiters.into_inner());
     }
 }

@@ -13,7 +13,7 @@ use super::cancel::{Handles, worker_of};
 use super::enter;
 use super::keyring::Keyring;
 use super::logins::Logins;
-use super::waiters::Waiters;
+use super::waiters::{self, Until, Waiters};
 
 use crate::auth::Users;
 use crate::config::Settings;
@@ -140,6 +140,16 @@ impl Worker {
     #[must_use]
     pub fn topology(&self) -> Rc<Snapshot<Topology>> {
         self.topology.get()
+    }
+
+    /// Waits until there may be what [`Self::topology`], just asked for, has not brought yet.
+    pub async fn wait(&self, until: Until, topology: Rc<Snapshot<Topology>>) {
+        let waiting = waiters::wait(&self.waiters, until, &topology);
+        drop(topology);
+        // Published before we stood in line.
+        if self.topology.is_newest() {
+            waiting.await;
+        }
     }
 
     /// The users in force.

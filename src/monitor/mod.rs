@@ -1,6 +1,6 @@
 //! Polls the nodes and publishes the topology.
 //!
-//! [`polls`] is what workers and the monitor share, [`watch`] the loop per node, [`probe`] its connection
+//! [`polls`] is what workers and the monitor share, [`watch`] the loop per node, `pace` its pauses, [`probe`] its connection
 //! and its SQL, [`answer`] what comes back on that, [`catalogs`] what is known of each database's names, [`published`]
 //! how others read all that. [`verifiers`] answers logins that ask for a role: `lookup` keeps a connection for that,
 //! `role_query` has its SQL; [`login`] is for all that is no poll.
@@ -10,6 +10,7 @@ pub mod catalogs;
 pub mod clock;
 pub mod login;
 mod lookup;
+mod pace;
 pub mod polls;
 pub mod probe;
 pub mod published;
@@ -19,7 +20,7 @@ pub mod watch;
 
 pub use catalogs::{CatalogCell, Catalogs};
 pub use clock::Clock;
-pub use polls::{Polls, PollsHandle, Waiting};
+pub use polls::{Polls, PollsHandle};
 pub use published::{Latest, Published, Snapshot};
 pub use verifiers::{LookupError, Verifiers};
 pub use watch::Monitor;

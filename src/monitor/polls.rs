@@ -1,12 +1,12 @@
 //! What workers and the monitor share about polls: their numbers, who waits for them, and how busy nodes are.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 
 use tokio::sync::Notify;
 
-use crate::lsn::Ticket;
-use crate::topology::NodeId;
+use crate::lsn::{Lsn, Ticket};
+use crate::topology::{NodeId, Role, Topology};
 
 /// One node's polls.
 #[derive(Debug, Default)]
@@ -30,6 +30,17 @@ pub(super) enum Pause {
     Rest,
 }
 
+/// How a poll of a node is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Wanted {
+    /// By nobody.
+    No,
+    /// Somebody waits for any replica to be far enough.
+    InTurn,
+    /// Somebody waits for this node to be polled.
+    Now,
+}
+
 /// One worker's counts, on cache lines of its own.
 #[repr(align(128))]
 #[derive(Debug)]
@@ -49,17 +60,61 @@ impl NodePolls {
 pub struct Polls {
     nodes: Box<[NodePolls]>,
     flows: Box<[Flow]>,
-    waiting: Box<[Waits]>,
+    wants: Box<[Wants]>,
 }
 
-/// What one worker's sessions wait for together.
-#[derive(Debug, Default)]
+/// Nobody wants it.
+const NOTHING: u64 = u64::MAX;
+
+/// What one worker's sessions wait for together. Written by that worker's thread alone.
+#[derive(Debug)]
 #[repr(align(128))]
-struct Waits {
-    /// How many wait.
-    count: AtomicU32,
-    /// A topology was published while somebody waited.
+struct Wants {
+    /// The lowest position that some replica is to reach, or [`NOTHING`].
+    replayed: AtomicU64,
+    /// By node, the first poll that somebody waits for, or [`NOTHING`].
+    told: Box<[AtomicU64]>,
+    /// Somebody waits for whatever a poll may bring.
+    anything: AtomicBool,
+    /// A topology was published that has something of this.
     published: Notify,
+}
+
+impl Wants {
+    fn new(nodes: usize) -> Self {
+        Self {
+            replayed: NOTHING.into(),
+            told: (0..nodes).map(|_| NOTHING.into()).collect(),
+            anything: false.into(),
+            published: Notify::new(),
+        }
+    }
+
+    /// How a poll of that node, which plays that role, is wanted.
+    fn want(&self, node: NodeId, role: Role) -> Wanted {
+        let told = self.told.get(usize::from(node.0));
+        if self.anything.load(Ordering::Relaxed)
+            || told.is_some_and(|told| told.load(Ordering::Relaxed) != NOTHING)
+        {
+            Wanted::Now
+        } else if role != Role::Primary && self.want_a_replay() {
+            Wanted::InTurn
+        } else {
+            Wanted::No
+        }
+    }
+
+    fn want_a_replay(&self) -> bool {
+        self.replayed.load(Ordering::Relaxed) != NOTHING
+    }
+
+    /// Whether a poll of that node has brought what somebody waits for.
+    fn are_met(&self, node: NodeId, polled: Ticket, reached: Lsn) -> bool {
+        let told = self.told.get(usize::from(node.0));
+        self.anything.load(Ordering::Relaxed)
+            || told.is_some_and(|told| told.load(Ordering::Relaxed) <= polled.0)
+            || self.replayed.load(Ordering::Relaxed) <= reached.0
+    }
 }
 
 impl Polls {
@@ -70,7 +125,7 @@ impl Polls {
         Arc::new(Self {
             nodes: (0..nodes).map(|_| NodePolls::default()).collect(),
             flows: (0..workers).map(flow).collect(),
-            waiting: (0..workers).map(|_| Waits::default()).collect(),
+            wants: (0..workers).map(|_| Wants::new(nodes)).collect(),
         })
     }
 
@@ -90,15 +145,28 @@ impl Polls {
         Ticket(self.node(node).map_or(0, |n| n.sent.fetch_add(1, Ordering::SeqCst) + 1))
     }
 
-    /// Whether somebody waits for freshness.
-    pub(super) fn is_awaited(&self) -> bool {
-        self.waiting.iter().any(|waits| waits.count.load(Ordering::Acquire) > 0)
+    /// How polls of that node, which plays that role, are wanted.
+    pub(super) fn wanted(&self, node: NodeId, role: Role) -> Wanted {
+        // Pairs with the fence of whoever wants something, and then rings.
+        fence(Ordering::SeqCst);
+        self.wants.iter().map(|wants| wants.want(node, role)).max().unwrap_or(Wanted::No)
     }
 
-    /// A topology was published: the workers whose sessions wait are to look at it.
-    pub(super) fn announce(&self) {
-        for waits in self.waiting.iter().filter(|waits| waits.count.load(Ordering::Acquire) > 0) {
-            waits.published.notify_one();
+    /// Whether somebody waits for a replica to be far enough.
+    pub(super) fn replays_are_wanted(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.wants.iter().any(Wants::want_a_replay)
+    }
+
+    /// A topology was published, after something happened to that node: the workers whose sessions may have waited for
+    /// it are to look at it; all of them if more has changed than how far nodes are.
+    pub(super) fn announce(&self, topology: &Topology, node: NodeId, changed: bool) {
+        let polled = topology.node(node).map_or(Ticket(0), |n| n.polled);
+        let reached = topology.reached();
+        // Pairs with the fence of whoever wants something, and then looks whether his topology is still the newest.
+        fence(Ordering::SeqCst);
+        for wants in self.wants.iter().filter(|wants| changed || wants.are_met(node, polled, reached)) {
+            wants.published.notify_one();
         }
     }
 
@@ -163,50 +231,153 @@ impl PollsHandle {
         }
     }
 
-    /// Waits for a poll of one node: it is polled at once, and topologies are announced until this is dropped.
-    #[must_use]
-    pub fn await_one(&self, node: NodeId) -> Waiting {
-        let waiting = self.begin_to_wait();
-        self.kick(node);
-        waiting
-    }
-
-    /// Waits for freshness: all nodes are polled at once and often until this is dropped.
-    #[must_use]
-    pub fn wait(&self) -> Waiting {
-        let waiting = self.begin_to_wait();
-        for node in &self.polls.nodes {
-            if node.pause.load(Ordering::SeqCst) != Pause::Short as u8 && node.wake() {
-                node.bell.notify_one();
-            }
-        }
-        waiting
-    }
-
-    /// Waits for a topology that was published while somebody on this worker waited.
+    /// Waits for a topology that may have something of what was last said to be wanted.
     pub async fn published(&self) {
-        match self.polls.waiting.get(self.worker) {
-            Some(waits) => waits.published.notified().await,
+        match self.wants() {
+            Some(wants) => wants.published.notified().await,
             None => std::future::pending().await,
         }
     }
 
-    fn begin_to_wait(&self) -> Waiting {
-        if let Some(waits) = self.polls.waiting.get(self.worker) {
-            waits.count.fetch_add(1, Ordering::AcqRel);
+    /// Says what position some replica is to reach, at least: the lowest that somebody on this worker waits for.
+    pub fn want_replayed(&self, lsn: Option<Lsn>) {
+        if let Some(wants) = self.wants() {
+            set(&wants.replayed, lsn.map_or(NOTHING, |lsn| lsn.0));
         }
-        Waiting(self.clone())
+    }
+
+    /// Says what poll of a node is to come, at least: the first that somebody on this worker waits for.
+    pub fn want_told(&self, node: NodeId, ticket: Option<Ticket>) {
+        if let Some(told) = self.wants().and_then(|wants| wants.told.get(usize::from(node.0))) {
+            set(told, ticket.map_or(NOTHING, |ticket| ticket.0));
+        }
+    }
+
+    /// Says whether somebody on this worker waits for whatever a poll may bring.
+    pub fn want_anything(&self, wanted: bool) {
+        if let Some(wants) = self.wants() {
+            wants.anything.store(wanted, Ordering::Relaxed);
+        }
+    }
+
+    /// Rings for polls of the nodes of which one is wanted and none is due for a while. To be called after it was said
+    /// what is wanted, and before it is asked whether the topology by which it is wanted is still the newest.
+    pub fn ring(&self, topology: &Topology) {
+        // Whoever polls, and whoever publishes, sees either what is wanted, or to it that we see what he has done.
+        fence(Ordering::SeqCst);
+        let Some(wants) = self.wants() else { return };
+        for (known, node) in topology.nodes.iter().zip(&self.polls.nodes) {
+            let pause = node.pause.load(Ordering::SeqCst);
+            let wanted = wants.want(known.id, known.role) != Wanted::No
+                // A primary at rest may have to flush what is waited for.
+                || pause == Pause::Rest as u8 && wants.want_a_replay();
+            if wanted && pause != Pause::Short as u8 && node.wake() {
+                node.bell.notify_one();
+            }
+        }
+    }
+
+    fn wants(&self) -> Option<&Wants> {
+        self.polls.wants.get(self.worker)
     }
 }
 
-/// Somebody waits for freshness as long as this lives.
-#[derive(Debug)]
-pub struct Waiting(PollsHandle);
+/// Writes what is not there already: a write takes the line away from who reads it.
+fn set(place: &AtomicU64, value: u64) {
+    if place.load(Ordering::Relaxed) != value {
+        place.store(value, Ordering::Relaxed);
+    }
+}
 
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if let Some(waits) = self.0.polls.waiting.get(self.0.worker) {
-            waits.count.fetch_sub(1, Ordering::AcqRel);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lsn::{Timeline, WalGeometry};
+    use crate::topology::{Observation, Observer, Report};
+    use std::time::Duration;
+
+    const PRIMARY: NodeId = NodeId(0);
+    const REPLICA: NodeId = NodeId(1);
+
+    fn topology() -> Topology {
+        let mut observer = Observer::new(&["p".into(), "r".into()]);
+        for node in [PRIMARY, REPLICA] {
+            let report = Report {
+                in_recovery: node == REPLICA,
+                lsn: Lsn(100),
+                flushed: Lsn(100),
+                timeline: Timeline(1),
+                system: 7,
+                geometry: WalGeometry::default(),
+            };
+            let at = Duration::from_millis(5);
+            observer.observe(node, Observation::Polled { ticket: Ticket(5), sent: at, received: at, report });
         }
+        observer.topology().clone()
+    }
+
+    /// Whether a worker is told.
+    fn is_told(polls: &Arc<Polls>, worker: usize) -> bool {
+        let handle = polls.handle(worker);
+        let mut published = std::pin::pin!(handle.published());
+        published.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn a_worker_is_told_of_what_its_sessions_wait_for() {
+        let (polls, topology) = (Polls::new(2, 2), topology());
+        let announce = |node, changed| {
+            polls.announce(&topology, node, changed);
+            [is_told(&polls, 0), is_told(&polls, 1)]
+        };
+        assert_eq!([announce(PRIMARY, false), announce(REPLICA, true)], [[false; 2], [true; 2]]);
+        let (one, other) = (polls.handle(0), polls.handle(1));
+        one.want_replayed(Some(Lsn(101)));
+        other.want_told(PRIMARY, Some(Ticket(6)));
+        assert_eq!(announce(PRIMARY, false), [false, false]);
+        one.want_replayed(Some(Lsn(100)));
+        other.want_told(PRIMARY, Some(Ticket(5)));
+        assert_eq!(announce(PRIMARY, false), [true, true]);
+        assert_eq!(announce(REPLICA, false), [true, false], "it was another node's poll");
+        one.want_replayed(None);
+        other.want_anything(true);
+        assert_eq!(announce(REPLICA, false), [false, true]);
+    }
+
+    #[test]
+    fn polls_are_wanted_of_who_can_tell() {
+        let polls = Polls::new(2, 2);
+        let wanted = || [polls.wanted(PRIMARY, Role::Primary), polls.wanted(REPLICA, Role::Replica)];
+        assert_eq!(wanted(), [Wanted::No, Wanted::No]);
+        polls.handle(1).want_replayed(Some(Lsn(1)));
+        assert_eq!((wanted(), polls.replays_are_wanted()), ([Wanted::No, Wanted::InTurn], true));
+        polls.handle(0).want_told(PRIMARY, Some(Ticket(1)));
+        assert_eq!(wanted(), [Wanted::Now, Wanted::InTurn]);
+        polls.handle(0).want_told(PRIMARY, None);
+        polls.handle(1).want_replayed(None);
+        polls.handle(0).want_anything(true);
+        assert_eq!((wanted(), polls.replays_are_wanted()), ([Wanted::Now, Wanted::Now], false));
+    }
+
+    #[test]
+    fn who_is_at_rest_is_rung_for_if_wanted() {
+        let (polls, topology) = (Polls::new(2, 1), topology());
+        let handle = polls.handle(0);
+        let rung = |primary, replica| {
+            polls.set_pause(PRIMARY, primary);
+            polls.set_pause(REPLICA, replica);
+            handle.ring(&topology);
+            [PRIMARY, REPLICA].map(|node| {
+                let mut rung = std::pin::pin!(polls.rung(node));
+                rung.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
+            })
+        };
+        assert_eq!(rung(Pause::Rest, Pause::Rest), [false, false]);
+        handle.want_replayed(Some(Lsn(1)));
+        assert_eq!(rung(Pause::Long, Pause::Long), [false, true]);
+        assert_eq!(rung(Pause::Rest, Pause::Short), [true, false]);
+        handle.want_replayed(None);
+        handle.want_told(PRIMARY, Some(Ticket(1)));
+        assert_eq!(rung(Pause::Long, Pause::Long), [true, false]);
     }
 }

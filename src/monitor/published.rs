@@ -89,6 +89,11 @@ impl<T> Latest<T> {
         }
         self.own.borrow().clone()
     }
+
+    /// Whether what was last got is still the newest.
+    pub fn is_newest(&self) -> bool {
+        self.published.version.load(Ordering::Acquire) == self.version.get()
+    }
 }
 
 #[cfg(test)]
@@ -101,6 +106,8 @@ mod tests {
         let latest = Latest::of(published.clone());
         let old = latest.get();
         published.store(Arc::new(2));
+        assert!(!latest.is_newest());
         assert_eq!((**old, **latest.get(), **published.load()), (1, 2, 2));
+        assert!(latest.is_newest());
     }
 }

@@ -13,14 +13,15 @@ use rand::RngExt;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::clock::Clock;
-use super::polls::{Pause, Polls};
+use super::pace::{Turn, due};
+use super::polls::{Pause, Polls, Wanted};
 use super::probe::Probe;
 use super::published::{Latest, Published};
 use super::verifiers::Verifiers;
 use crate::config::Settings;
 use crate::lsn::Epoch;
 use crate::net::Connectors;
-use crate::topology::{NodeId, Observation, Observer, Topology};
+use crate::topology::{Makeup, NodeId, Observation, Observer, Role, Topology};
 
 /// The primary's WAL may stand unflushed for so long while somebody waits, before it is nudged.
 const NUDGE_AFTER: Duration = Duration::from_millis(20);
@@ -58,6 +59,8 @@ pub struct Monitor {
 
 struct Publisher {
     observer: RefCell<Observer>,
+    /// What the nodes were when they were last published.
+    makeup: RefCell<Makeup>,
     topology: Arc<Published<Topology>>,
     /// What was published before, oldest first.
     old: RefCell<VecDeque<Arc<Topology>>>,
@@ -92,6 +95,7 @@ impl Monitor {
         );
         let publisher = Rc::new(Publisher {
             observer: observer.into(),
+            makeup: RefCell::default(),
             topology: topology.clone(),
             old: RefCell::default(),
             polls: polls.clone(),
@@ -108,8 +112,8 @@ impl Monitor {
 }
 
 impl Publisher {
-    /// Takes in what happened to a node, and tells the epoch and the primary by that.
-    fn observe(&self, node: NodeId, observation: Observation) -> (Epoch, Option<NodeId>) {
+    /// Takes in what happened to a node, and tells the epoch and the node's role by that.
+    fn observe(&self, node: NodeId, observation: Observation) -> (Epoch, Role) {
         let mut observer = self.observer.borrow_mut();
         let before = observer.topology().primary;
         observer.observe(node, observation);
@@ -121,11 +125,14 @@ impl Publisher {
             tracing::info!(primary = %name(after.primary), was = %name(before), epoch = after.epoch.0,
                 timeline = after.timeline.0, "the primary has changed");
         }
-        let now = (after.epoch, after.primary);
         self.publish(after);
-        drop(observer);
-        self.polls.announce();
-        now
+        self.polls.announce(after, node, self.makeup.borrow_mut().take(after));
+        (after.epoch, after.node(node).map_or(Role::Unknown, |n| n.role))
+    }
+
+    /// The node's turn among the replicas that may soon be where somebody waits for one to be.
+    fn turn(&self, node: NodeId) -> Turn {
+        Turn::of(node, self.observer.borrow().topology(), self.settings.get().replica_wait)
     }
 
     /// Publishes a copy, in the room of an old one that nobody has any more.
@@ -196,17 +203,17 @@ async fn poll(publisher: &Publisher, node: NodeId, probe: &mut Probe) -> String 
             None => return format!("a poll had no answer within {:?}", settings.poll_timeout),
         };
         let received = clock.now();
-        let (new_epoch, primary) =
+        let (new_epoch, role) =
             publisher.observe(node, Observation::Polled { ticket, sent, received, report });
         if new_epoch != epoch {
             epoch = new_epoch;
             probe.ask_timeline();
         }
-        if primary == Some(node) {
+        if role == Role::Primary {
             let insert = report.lsn.before_page_header(report.geometry);
             unflushed_since = (insert > report.flushed).then(|| unflushed_since.unwrap_or(sent));
             let stuck = unflushed_since.is_some_and(|since| received.saturating_sub(since) > NUDGE_AFTER);
-            if stuck && polls.is_awaited() && received.saturating_sub(nudged) > NUDGE_EVERY {
+            if stuck && polls.replays_are_wanted() && received.saturating_sub(nudged) > NUDGE_EVERY {
                 nudged = received;
                 match timeout(settings.poll_timeout, probe.nudge()).await {
                     Ok(Ok(())) => {}
@@ -227,7 +234,7 @@ async fn poll(publisher: &Publisher, node: NodeId, probe: &mut Probe) -> String 
             () if many => Pause::Short,
             () => Pause::Long,
         };
-        let last = Last { sent, received, flow };
+        let last = Last { sent, received, flow, role, unflushed: unflushed_since.is_some() };
         pause(publisher, node, next.as_mut(), &last, &settings).await;
     }
 }
@@ -249,10 +256,14 @@ struct Last {
     received: Duration,
     /// What the units that flow to the node ask for.
     flow: Pause,
+    /// What it has found the node to be.
+    role: Role,
+    /// It has found WAL on the primary that no standby will get before it is flushed.
+    unflushed: bool,
 }
 
-/// The time until the next poll: short while somebody waits or units flow, else until the interval is over; or until
-/// somebody rings.
+/// The time until the next poll: short while somebody waits for one or units flow, else until the interval is over; or
+/// until somebody rings.
 async fn pause(
     publisher: &Publisher,
     node: NodeId,
@@ -262,8 +273,18 @@ async fn pause(
 ) {
     let Publisher { polls, clock, .. } = publisher;
     let short = settings.poll_interval_busy;
-    if last.flow == Pause::Short || polls.is_awaited() {
-        let limit = clock.moment(due(last.received, short, short));
+    let wanted = || match polls.wanted(node, last.role) {
+        // Somebody may have to see to it that it is flushed.
+        Wanted::No if last.unflushed && polls.replays_are_wanted() => Wanted::Now,
+        wanted => wanted,
+    };
+    let soon = match wanted() {
+        Wanted::No if last.flow != Pause::Short => None,
+        Wanted::InTurn if last.flow != Pause::Short => Some(publisher.turn(node).due(last.received, short)),
+        _ => Some(due(last.received, short, short)),
+    };
+    if let Some(soon) = soon {
+        let limit = clock.moment(soon);
         if within(timer.as_mut(), limit, polls.rung(node)).await.is_some() {
             // Whoever rings is heard, but not without end.
             let least = last.sent.saturating_add(LEAST_PAUSE.min(short));
@@ -275,41 +296,12 @@ async fn pause(
         return;
     }
     polls.set_pause(node, last.flow);
-    // Whoever came between the look at `is_awaited` and the mark has not rung.
-    if !polls.is_awaited() {
+    // Whoever came between the look at what is wanted and the mark has not rung.
+    if wanted() == Wanted::No {
         let rest = settings.poll_interval;
         let interval = if last.flow == Pause::Rest { rest } else { rest.min(short.saturating_mul(FEW)) };
         let limit = clock.moment(due(last.received, interval, short));
         let _ = within(timer, limit, polls.rung(node)).await;
     }
     polls.set_pause(node, Pause::Short);
-}
-
-/// When the next poll is due that is to come after `interval`: on a grid that all nodes share, so that one wakeup
-/// serves all that are due then.
-fn due(now: Duration, interval: Duration, grid: Duration) -> Duration {
-    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    let grid = nanos(grid.min(interval)).max(1);
-    let now = nanos(now);
-    let at = now.saturating_add(nanos(interval)) / grid * grid;
-    // Too soon behind the last one, it would not tell anything new.
-    Duration::from_nanos(if at < now.saturating_add(grid / 4) { at.saturating_add(grid) } else { at })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn polls_are_due_on_a_grid() {
-        let us = Duration::from_micros;
-        let due = |now, interval| due(us(now), us(interval), us(2000));
-        assert_eq!(due(10_000, 2000), us(12_000));
-        assert_eq!(due(10_100, 2000), us(12_000));
-        assert_eq!(due(11_500, 2000), us(12_000));
-        assert_eq!(due(11_501, 2000), us(14_000));
-        assert_eq!(due(10_100, 50_000), us(60_000));
-        assert_eq!(due(10_100, 1000), us(11_000));
-        assert_eq!(super::due(us(1), Duration::MAX, us(2000)).as_secs(), u64::MAX / 1_000_000_000);
-    }
 }

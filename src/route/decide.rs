@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ask::{Ask, View, Want};
 use super::budget::Budget;
-use super::eligible::{is_candidate, is_promising, may_use};
+use super::eligible::{is_candidate, may_use};
 use super::why::Why;
 use crate::topology::{Node, NodeId, Topology};
 
@@ -59,7 +59,7 @@ pub fn decide(
         };
     }
     let until = since + ask.replica_wait;
-    if now < until && candidates().any(|n| is_promising(n, ask.replica_wait)) {
+    if now < until && candidates().any(|n| n.is_promising(ask.replica_wait)) {
         return Decision::Wait { until };
     }
     if !any {

@@ -50,13 +50,3 @@ fn shows_what_is_needed(node: &Node, topology: &Topology, view: &View<'_>) -> bo
     };
     settled && reached
 }
-
-/// Whether waiting for this replica is likely to help: at its last poll it was not further behind than `wait`.
-#[must_use]
-pub fn is_promising(node: &Node, wait: Duration) -> bool {
-    match (node.position, node.behind_since) {
-        (Some(position), Some(since)) => position.sent.saturating_sub(since) <= wait,
-        (Some(_), None) => true,
-        (None, _) => false,
-    }
-}

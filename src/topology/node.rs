@@ -83,6 +83,16 @@ impl Node {
         self.covered.map(|covered| now.saturating_sub(covered))
     }
 
+    /// Whether waiting for this replica is likely to help: at its last poll it was not further behind than `wait`.
+    #[must_use]
+    pub fn is_promising(&self, wait: Duration) -> bool {
+        match (self.position, self.behind_since) {
+            (Some(position), Some(since)) => position.sent.saturating_sub(since) <= wait,
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+
     /// How far this replica is behind, for people to look at: zero if it has reached the primary's last known
     /// position, else [`Self::staleness`]. `None` if not known.
     #[must_use]

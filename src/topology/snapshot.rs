@@ -1,7 +1,7 @@
 //! All nodes at one moment.
 
 use super::node::{Node, NodeId, Role};
-use crate::lsn::{Epoch, Timeline};
+use crate::lsn::{Epoch, Lsn, Timeline};
 
 /// What readers hold: never changed, only replaced.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +30,13 @@ impl Topology {
     #[must_use]
     pub fn node(&self, id: NodeId) -> Option<&Node> {
         self.nodes.get(usize::from(id.0))
+    }
+
+    /// How far the replica is that is ahead of the others.
+    #[must_use]
+    pub fn reached(&self) -> Lsn {
+        let positions = self.replicas().filter(|n| n.up).filter_map(|n| n.position);
+        positions.map(|position| position.lsn).max().unwrap_or_default()
     }
 
     /// Every node found to be a replica, up or not.
