@@ -40,6 +40,24 @@ const KINDS: [Kind; 256] = {
     kinds
 };
 
+/// How many bytes, up to eight, begin `text` that are letters, underscores, blanks or not ASCII, so that nothing about them
+/// matters: most of a text is passed over by this, eight bytes at a time.
+fn dull(text: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = 0x80 * ONES;
+    let Some(eight) = text.first_chunk() else { return 0 };
+    let eight = u64::from_le_bytes(*eight);
+    // The high bit of each byte that is not `byte`.
+    let differs = |byte: u64| {
+        let bits = eight ^ (byte * ONES);
+        ((bits & !HIGH) + !HIGH) | bits
+    };
+    // ASCII below the letters, but for blanks; and the backslash among the letters.
+    let below = !eight & !(eight << 1) & differs(b' '.into());
+    let telling = (below | !differs(b'\\'.into())) & HIGH;
+    telling.trailing_zeros() as usize / 8
+}
+
 /// What stands there; the ends of the text are gaps.
 fn kind(text: &[u8], at: usize) -> Kind {
     text.get(at).map_or(Kind::Gap, |byte| KINDS[usize::from(*byte)])
@@ -55,7 +73,7 @@ pub(super) fn shape(text: &[u8], out: &mut Vec<u8>) -> bool {
     let mut at = 0;
     while let Some(byte) = text.get(at) {
         match KINDS[usize::from(*byte)] {
-            Kind::Word | Kind::Gap => at += 1,
+            Kind::Word | Kind::Gap => at += dull(text.get(at..).unwrap_or_default()).max(1),
             Kind::Digit => {
                 let start = at;
                 while kind(text, at) == Kind::Digit {
@@ -114,6 +132,21 @@ mod tests {
             of("select 1.5, .5, 1e5, 0x1f, 1_000, x'1', 7").as_deref(),
             Some("select 1.5, .5, 1e5, 0x1f, 1_000, x'1', 0")
         );
+    }
+
+    #[test]
+    fn what_is_passed_over_is_nothing_that_matters() {
+        for byte in 0..=u8::MAX {
+            let kind = KINDS[usize::from(byte)];
+            let is_dull = matches!(byte, b' ' | 0x40..=0x5b | 0x5d..);
+            assert!(!is_dull || matches!(kind, Kind::Word | Kind::Gap), "{byte}");
+            for at in 0..8 {
+                let mut text = *b"a B_~\xc3\xa9z";
+                text[at] = byte;
+                assert_eq!(dull(&text), if is_dull { 8 } else { at }, "{byte} at {at}");
+            }
+            assert_eq!(dull(&[byte; 7]), 0);
+        }
     }
 
     #[test]
