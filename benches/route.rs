@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use tidegate::lsn::{Lsn, Ticket, Timeline, WalGeometry};
-use tidegate::route::{Ask, Budget, Level, Want, Why, decide};
+use tidegate::route::{Ask, Budget, Level, Open, Want, Why, decide};
 use tidegate::session::Freshness;
 use tidegate::topology::{NodeId, Observation, Observer, Report, Topology};
 
@@ -50,13 +50,17 @@ const ASK: Ask<'_> = Ask {
     avoid: &[],
 };
 
+fn open(node: u16) -> Open {
+    Open { node: NodeId(node), ticket: Ticket(1), server_epoch: 0, of_standby: node > 0 }
+}
+
 fn route(c: &mut Criterion) {
     let now = Duration::from_millis(6);
     for replicas in [2, 19] {
         let topology = topology(replicas);
         let mut budget = Budget::new(None, 1);
         let mut freshness = Freshness::new(0);
-        freshness.wrote(NodeId(0), Ticket(1), 0, &topology);
+        freshness.wrote(open(0), &topology);
         freshness.resolve(&topology, |_| Ticket(2));
         c.bench_function(&format!("decide among {} nodes", replicas + 1), |b| {
             b.iter(|| decide(black_box(&ASK), &freshness.view(), &topology, now, &mut budget));
@@ -69,8 +73,8 @@ fn tickets(c: &mut Criterion) {
     let mut freshness = Freshness::new(0);
     c.bench_function("a write, a read and their tickets", |b| {
         b.iter(|| {
-            freshness.wrote(NodeId(0), Ticket(1), 0, &topology);
-            freshness.read_on(NodeId(1), Ticket(1), 0, &topology, Level::Session);
+            freshness.wrote(open(0), &topology);
+            freshness.read_on(open(1), &topology, Level::Session);
             black_box(freshness.resolve(&topology, |_| Ticket(2)))
         });
     });

@@ -10,7 +10,6 @@ use super::place::cancelled;
 use super::waiters::Until;
 use super::worker::Worker;
 use crate::auth::{Credential, LoginError};
-use crate::lsn::Lsn;
 use crate::pool::pools::Step;
 use crate::pool::{Identity, Lease, PoolKey, Seat};
 use crate::server::Connection;
@@ -194,13 +193,15 @@ async fn is_still_that_server(worker: &Worker, node: NodeId, epoch: u32) -> bool
     loop {
         let topology = worker.topology();
         match topology.node(node) {
-            Some(n) if n.server_epoch != epoch || !n.up => return false,
+            // What was a replica when it was chosen may be one no more.
+            Some(n) if n.server_epoch != epoch || !n.up || n.role != Role::Replica => return false,
             Some(n) if n.polled >= ticket => return true,
             Some(_) => {}
             None => return false,
         }
-        // That poll, whatever it says.
-        worker.wait(Until::Told { node, ticket, least: Lsn::ZERO }, topology).await;
+        let asked = worker.wait(Until::Asked { node, ticket }, &topology);
+        drop(topology);
+        asked.await;
     }
 }
 

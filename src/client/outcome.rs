@@ -5,9 +5,12 @@ use bytes::Buf;
 use super::place::Place;
 use super::serve::{Client, Life};
 use super::unit::TransactionKind;
+use crate::monitor::PollsHandle;
 use crate::pool::Lease;
 use crate::relay::Outcome;
 use crate::relay::exchange::Farewell;
+use crate::route::Open;
+use crate::server::Connection;
 use crate::session::Unit;
 use crate::session::local;
 use crate::session::state::{Bonds, LastRoute, Lost};
@@ -16,6 +19,12 @@ use crate::topology::NodeId;
 use crate::wire::build::{self, Report};
 use crate::wire::server::Status;
 use crate::wire::sqlstate;
+
+/// What has ended on a connection, as something that the session has to see again.
+pub(super) fn open(polls: &PollsHandle, connection: &Connection) -> Open {
+    let Connection { node, epoch, .. } = *connection;
+    Open { node, ticket: polls.next(node), server_epoch: epoch, of_standby: connection.is_standby() }
+}
 
 impl Client {
     /// What a unit leaves: counters, freshness, and a lease that goes back or stays.
@@ -43,7 +52,7 @@ impl Client {
         match outcome {
             Outcome::Done(Status::Idle) => {
                 self.sets = false;
-                self.record(place.node, lease.connection.epoch);
+                self.record(&lease.connection);
                 if std::mem::take(&mut self.defines) {
                     self.catalog.refresh();
                 }
@@ -74,7 +83,7 @@ impl Client {
         tracing::debug!(node = ?place.node, why = place.why.label(), ?outcome, "a unit was cut short");
         match outcome {
             Outcome::ClientGone => {
-                self.record(place.node, lease.connection.epoch);
+                self.record(&lease.connection);
                 if std::mem::take(&mut self.defines) {
                     self.catalog.refresh();
                 }
@@ -130,16 +139,16 @@ impl Client {
         }
     }
 
-    /// What the end of a transaction on `node` means for freshness. `server_epoch` is its connection's.
-    pub(super) fn record(&mut self, node: NodeId, server_epoch: u32) {
+    /// What the end of a transaction on a connection means for freshness.
+    pub(super) fn record(&mut self, connection: &Connection) {
         let topology = self.worker.topology();
-        let next = self.worker.polls.next(node);
+        let open = open(&self.worker.polls, connection);
         if self.transaction == TransactionKind::ReadOnly {
-            self.session.freshness.read_on(node, next, server_epoch, &topology, self.session.level);
+            self.session.freshness.read_on(open, &topology, self.session.level);
         } else {
-            self.session.freshness.wrote(node, next, server_epoch, &topology);
+            self.session.freshness.wrote(open, &topology);
         }
-        self.worker.polls.kick_if_resting(node);
+        self.worker.polls.kick_if_resting(connection.node);
     }
 
     /// A session that is bound to its server keeps the connection between transactions, too.
@@ -159,7 +168,7 @@ impl Client {
 
     pub(super) fn end_lease(&mut self, lease: Lease, node: NodeId) {
         // Sent but not answered: it may have taken effect.
-        self.record(node, lease.connection.epoch);
+        self.record(&lease.connection);
         lease.connection.close();
         self.worker.pools.borrow_mut().seat(node, lease.permit);
         self.session.abandon();

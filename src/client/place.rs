@@ -8,7 +8,7 @@ use super::cancel::Handle;
 use super::waiters::Until;
 use super::worker::Worker;
 use crate::metrics::WaitOutcome;
-use crate::route::{Ask, Decision, Level, Open, View, Want, Why, decide};
+use crate::route::{Ask, Decision, Lack, Level, Open, View, Want, Why, decide};
 use crate::session::Session;
 use crate::topology::{NodeId, Role, Topology};
 use crate::wire::build::Report;
@@ -36,6 +36,8 @@ pub enum Look {
     Wait {
         /// Since the process started.
         until: Duration,
+        /// What there is none of.
+        lack: Lack,
     },
 }
 
@@ -60,7 +62,7 @@ pub fn look(
                 topology.node(node).map_or((Role::Unknown, 0), |n| (n.role, n.server_epoch));
             Ok(Look::Go(Place { node, role, why, server_epoch }))
         }
-        Decision::Wait { until } => Ok(Look::Wait { until }),
+        Decision::Wait { until, lack } => Ok(Look::Wait { until, lack }),
         nowhere => Err(no_place(nowhere)),
     }
 }
@@ -87,15 +89,21 @@ pub async fn wait(
                 worker.metrics.freshness_wait(now.saturating_sub(began), outcome);
                 return Ok(place);
             }
-            Look::Wait { until } => {
+            Look::Wait { until, lack } => {
                 let left = until.saturating_sub(now);
                 if left.is_zero() {
                     continue;
                 }
-                let until = until_what(&ask, &session.freshness.view(), &topology);
+                let until = until_what(lack, &ask, &session.freshness.view(), &topology);
+                let waiting = worker.wait(until, &topology);
+                drop(topology);
                 tokio::select! {
-                    // Running out of time is an answer, too: the next decision sees the clock.
-                    _ = timeout(left, worker.wait(until, topology)) => {}
+                    woken = timeout(left, waiting) => {
+                        // Running out of time is an answer, too: the next decision sees the clock.
+                        if let Ok(Some(told)) = woken {
+                            session.freshness.told(&told, &worker.topology());
+                        }
+                    }
                     () = handle.cancellation() => return Err(cancelled()),
                 }
             }
@@ -104,17 +112,17 @@ pub async fn wait(
 }
 
 /// What may end a wait.
-fn until_what(ask: &Ask<'_>, view: &View<'_>, topology: &Topology) -> Until {
+fn until_what(lack: Lack, ask: &Ask<'_>, view: &View<'_>, topology: &Topology) -> Until {
     let known =
         |open: &Open| topology.node(open.node).filter(|n| n.up && n.server_epoch == open.server_epoch);
     match (ask.want, view.open) {
         (Want::Primary(_), _) => Until::Changed,
-        // What a node that is away would have to tell, nobody will before it is back.
-        (_, open) if !open.is_empty() && !open.iter().any(|open| known(open).is_some()) => Until::Changed,
         // The budget fills as time passes.
-        _ if ask.wait_over_budget => Until::Polled,
+        _ if lack == Lack::Budget => Until::Polled,
         // Its age is all that such a read goes by.
         _ if ask.level == Level::Eventual => Until::Polled,
+        // What a node that is away would have to tell, nobody will before it is back.
+        (_, open) if !open.is_empty() && !open.iter().any(|open| known(open).is_some()) => Until::Changed,
         (_, [open]) if known(open).is_some_and(|n| n.polled < open.ticket) => {
             Until::Told { node: open.node, ticket: open.ticket, least: view.need.lsn }
         }
@@ -144,4 +152,69 @@ fn no_place(decision: Decision) -> Report {
 
 pub(super) fn cancelled() -> Report {
     Report::error("57014", "canceling statement due to user request")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lsn::{Lsn, Ticket, Timeline, WalGeometry};
+    use crate::route::Budget;
+    use crate::session::Freshness;
+    use crate::topology::{Observation, Observer, Report as Polled};
+
+    fn poll(observer: &mut Observer, node: u16, ticket: u64, lsn: u64) {
+        let report = Polled {
+            in_recovery: node > 0,
+            lsn: Lsn(lsn),
+            flushed: Lsn(lsn),
+            timeline: Timeline(1),
+            system: 7,
+            geometry: WalGeometry::default(),
+        };
+        let (ticket, sent) = (Ticket(ticket), Duration::from_millis(ticket));
+        observer.observe(NodeId(node), Observation::Polled { ticket, sent, received: sent, report });
+    }
+
+    #[test]
+    fn a_read_behind_a_write_waits_for_what_brings_it_on() {
+        let mut observer = Observer::new(&["p".into(), "r".into()]);
+        (0..2).for_each(|node| poll(&mut observer, node, 1, 100));
+        let mut freshness = Freshness::default();
+        let ticket = Ticket(2);
+        let open = Open { node: NodeId(0), ticket, server_epoch: 0, of_standby: false };
+        freshness.wrote(open, observer.topology());
+        let mut ask = Ask {
+            want: Want::Read(Why::Read),
+            level: Level::Session,
+            max_staleness: None,
+            replica_wait: Duration::from_millis(10),
+            wait_over_budget: true,
+            deadline: Duration::from_secs(10),
+            waited_since: Some(Duration::from_millis(1)),
+            avoid: &[],
+        };
+        // None of the primary's budget is left, which must make no difference before the primary is asked for.
+        let mut budget = Budget::new(Some(1), 1);
+        assert!(budget.take(Duration::from_millis(1)));
+        let mut until = |ask: &Ask<'_>, observer: &Observer, now| {
+            let topology = observer.topology();
+            freshness.resolve(topology, |_| Ticket(9));
+            match decide(ask, &freshness.view(), topology, Duration::from_millis(now), &mut budget) {
+                Decision::Wait { lack, .. } => Some(until_what(lack, ask, &freshness.view(), topology)),
+                _ => None,
+            }
+        };
+        let told = Until::Told { node: NodeId(0), ticket, least: Lsn::ZERO };
+        assert_eq!(until(&ask, &observer, 1), Some(told));
+        assert_eq!(until(&ask, &observer, 20), Some(Until::Polled), "for the budget");
+        poll(&mut observer, 0, 2, 150);
+        assert_eq!(until(&ask, &observer, 2), Some(Until::Replayed(Lsn(150))));
+        ask.want = Want::Replica;
+        assert_eq!(until(&ask, &observer, 20), Some(Until::Replayed(Lsn(150))));
+        poll(&mut observer, 1, 2, 150);
+        assert_eq!(until(&ask, &observer, 2), None);
+        observer.observe(NodeId(0), Observation::Lost);
+        ask.want = Want::Primary(Why::NotFresh);
+        assert_eq!(until(&ask, &observer, 3), Some(Until::Changed));
+    }
 }

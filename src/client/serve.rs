@@ -10,6 +10,7 @@ use bytes::{Buf, BytesMut};
 
 use super::cancel::Handle;
 use super::enter::{refuse, shutting_down};
+use super::outcome::open;
 use super::unit;
 use super::worker::{Entrance, Worker};
 use crate::monitor::{CatalogCell, Latest};
@@ -259,10 +260,9 @@ impl Client {
         }
         if heard {
             // Whoever is told of something may look for it at once.
-            let (node, epoch) = (server.node, server.epoch);
-            let (next, topology) = (self.worker.polls.next(node), self.worker.topology());
-            self.session.freshness.read_on(node, next, epoch, &topology, self.session.level);
-            self.worker.polls.kick_if_resting(node);
+            let open = open(&self.worker.polls, server);
+            self.session.freshness.read_on(open, &self.worker.topology(), self.session.level);
+            self.worker.polls.kick_if_resting(open.node);
         }
         if lost && out.is_empty() && self.session.pins.is_empty() {
             // It died without a word, between two statements of a transaction.

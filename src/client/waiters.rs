@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::lsn::{Lsn, Ticket};
 use crate::monitor::PollsHandle;
+use crate::session::Told;
 use crate::topology::{Makeup, Node, NodeId, Topology};
 
 /// What a session waits for.
@@ -24,10 +25,27 @@ pub enum Until {
         /// A replica must be there as well.
         least: Lsn,
     },
+    /// A node was polled, whatever it has told.
+    Asked {
+        /// The node.
+        node: NodeId,
+        /// The poll.
+        ticket: Ticket,
+    },
     /// Some node was polled.
     Polled,
     /// A node has come, gone, or become something else.
     Changed,
+}
+
+/// One who waits.
+#[derive(Debug)]
+struct Waiter {
+    /// `None` once it is woken.
+    until: Option<Until>,
+    /// What was told of what it waited for.
+    told: Option<Told>,
+    waker: Waker,
 }
 
 /// The sessions of one worker that wait.
@@ -35,9 +53,10 @@ pub enum Until {
 pub struct Waiters {
     polls: PollsHandle,
     /// By a number of their own.
-    waiting: BTreeMap<u64, (Until, Waker)>,
+    waiting: BTreeMap<u64, Waiter>,
     replayed: BTreeSet<(Lsn, u64)>,
-    told: BTreeSet<(NodeId, Ticket, u64)>,
+    /// Those who wait for a certain poll.
+    asked: BTreeSet<(NodeId, Ticket, u64)>,
     polled: BTreeSet<u64>,
     changed: BTreeSet<u64>,
     /// What the nodes were when somebody was last woken.
@@ -53,7 +72,7 @@ impl Waiters {
             polls,
             waiting: BTreeMap::default(),
             replayed: BTreeSet::default(),
-            told: BTreeSet::default(),
+            asked: BTreeSet::default(),
             polled: BTreeSet::default(),
             changed: BTreeSet::default(),
             makeup: Makeup::default(),
@@ -64,60 +83,55 @@ impl Waiters {
     /// Wakes whoever waits for something that this topology may have brought.
     pub fn wake(&mut self, topology: &Topology) {
         if self.makeup.take(topology) {
-            self.told.clear();
+            self.asked.clear();
             self.replayed.clear();
             self.polled.clear();
             self.changed.clear();
-            for (_, waker) in std::mem::take(&mut self.waiting).into_values() {
-                waker.wake();
-            }
+            self.waiting.values_mut().for_each(Waiter::wake);
         }
         let reached = topology.reached();
         for node in &topology.nodes {
             self.tell(node, topology, reached);
-            self.say_told(node.id);
+            self.say_asked(node.id);
         }
-        while let Some((_, number)) = self.replayed.first().copied().filter(|(lsn, _)| *lsn <= reached) {
-            self.call(number);
+        while self.replayed.first().is_some_and(|(lsn, _)| *lsn <= reached) {
+            if let Some((_, number)) = self.replayed.pop_first() {
+                self.call(number);
+            }
         }
-        while let Some(number) = self.polled.first().copied() {
+        while let Some(number) = self.polled.pop_first() {
             self.call(number);
         }
         self.say();
         self.polls.ring(topology);
     }
 
-    /// What was to be told by a poll of `node`, and is: who needs to see more than any replica has goes on waiting for
-    /// that, without having been woken.
+    /// Polls of `node` that were waited for are there. Who needs to see more than any replica has goes on waiting for that,
+    /// without having been woken.
     fn tell(&mut self, node: &Node, topology: &Topology, reached: Lsn) {
         let first = (node.id, Ticket(0), 0);
         let last = (node.id, node.polled, u64::MAX);
-        while let Some((id, ticket, number)) = self.told.range(first..=last).next().copied() {
-            // On another timeline than the primary's, the position says nothing.
-            let position = node.position.filter(|p| p.timeline.0 == 0 || p.timeline == topology.timeline);
-            let Some((Until::Told { least, .. }, position)) =
-                self.waiting.get(&number).map(|(until, _)| *until).zip(position)
-            else {
-                self.call(number);
-                continue;
-            };
-            let lsn = least.max(position.lsn);
-            if lsn <= reached {
-                self.call(number);
-                continue;
+        while let Some(place) = self.asked.range(first..=last).next().copied() {
+            self.asked.remove(&place);
+            let (.., number) = place;
+            let Some(waiter) = self.waiting.get_mut(&number) else { continue };
+            if let Some(Until::Told { least, .. }) = waiter.until {
+                waiter.told = Told::by(node, topology);
+                let needed = waiter.told.map(|told| told.lsn().max(least)).filter(|needed| *needed > reached);
+                if let Some(needed) = needed {
+                    waiter.until = Some(Until::Replayed(needed));
+                    self.replayed.insert((needed, number));
+                    continue;
+                }
             }
-            self.told.remove(&(id, ticket, number));
-            self.replayed.insert((lsn, number));
-            if let Some((until, _)) = self.waiting.get_mut(&number) {
-                *until = Until::Replayed(lsn);
-            }
+            waiter.wake();
         }
     }
 
-    /// Wakes one.
+    /// Wakes one who has lost its place.
     fn call(&mut self, number: u64) {
-        if let Some(waker) = self.remove(number) {
-            waker.wake();
+        if let Some(waiter) = self.waiting.get_mut(&number) {
+            waiter.wake();
         }
     }
 
@@ -126,70 +140,79 @@ impl Waiters {
         let number = self.next;
         match until {
             Until::Replayed(lsn) => self.replayed.insert((lsn, number)),
-            Until::Told { node, ticket, .. } => self.told.insert((node, ticket, number)),
+            Until::Told { node, ticket, .. } | Until::Asked { node, ticket } => {
+                self.asked.insert((node, ticket, number))
+            }
             Until::Polled => self.polled.insert(number),
             Until::Changed => self.changed.insert(number),
         };
-        self.waiting.insert(number, (until, Waker::noop().clone()));
+        let waiter = Waiter { until: Some(until), told: None, waker: Waker::noop().clone() };
+        self.waiting.insert(number, waiter);
         self.say_of(until);
         number
     }
 
-    fn remove(&mut self, number: u64) -> Option<Waker> {
-        let (until, waker) = self.waiting.remove(&number)?;
+    /// Takes one out of its place, if it has not lost it yet.
+    fn remove(&mut self, number: u64) {
+        let Some(until) = self.waiting.remove(&number).and_then(|waiter| waiter.until) else { return };
         match until {
             Until::Replayed(lsn) => self.replayed.remove(&(lsn, number)),
-            Until::Told { node, ticket, .. } => self.told.remove(&(node, ticket, number)),
+            Until::Told { node, ticket, .. } | Until::Asked { node, ticket } => {
+                self.asked.remove(&(node, ticket, number))
+            }
             Until::Polled => self.polled.remove(&number),
             Until::Changed => self.changed.remove(&number),
         };
-        Some(waker)
+        self.say_of(until);
     }
 
     /// Tells the monitor what is wanted, now that it may be something else by one who waits for that.
     fn say_of(&self, until: Until) {
         match until {
-            Until::Told { node, .. } => self.say_told(node),
+            Until::Told { node, .. } | Until::Asked { node, .. } => self.say_asked(node),
             _ => self.say(),
         }
     }
 
     fn say(&self) {
         self.polls.want_replayed(self.replayed.first().map(|(lsn, _)| *lsn));
-        self.polls.want_anything(!self.polled.is_empty() || !self.changed.is_empty());
+        self.polls.want_any(!self.polled.is_empty(), !self.changed.is_empty());
     }
 
-    fn say_told(&self, node: NodeId) {
-        let first = self.told.range((node, Ticket(0), 0)..).next();
+    fn say_asked(&self, node: NodeId) {
+        let first = self.asked.range((node, Ticket(0), 0)..).next();
         self.polls.want_told(node, first.filter(|(id, ..)| *id == node).map(|(_, ticket, _)| *ticket));
     }
 }
 
-/// A place among those who wait. Done when woken; left when dropped.
+impl Waiter {
+    fn wake(&mut self) {
+        self.until = None;
+        self.waker.wake_by_ref();
+    }
+}
+
+/// A place among those who wait. Done when woken, with what was told meanwhile; left when dropped.
 #[derive(Debug)]
 pub struct Waiting<'a>(&'a RefCell<Waiters>, u64);
 
 impl Future for Waiting<'_> {
-    type Output = ();
+    type Output = Option<Told>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.0.borrow_mut().waiting.get_mut(&self.1) {
-            Some((_, waker)) => {
+            Some(Waiter { until: Some(_), waker, .. }) => {
                 waker.clone_from(cx.waker());
                 Poll::Pending
             }
-            None => Poll::Ready(()),
+            woken => Poll::Ready(woken.and_then(|waiter| waiter.told)),
         }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let mut waiters = self.0.borrow_mut();
-        if let Some((until, _)) = waiters.waiting.get(&self.1).cloned() {
-            waiters.remove(self.1);
-            waiters.say_of(until);
-        }
+        self.0.borrow_mut().remove(self.1);
     }
 }
 
@@ -259,14 +282,16 @@ mod tests {
             told(2, 150),
             told(3, 0),
             told(9, 0),
+            Until::Asked { node: NodeId(2), ticket: Ticket(3) },
         ];
         let woken: Vec<Arc<Woken>> = what.iter().map(|_| Arc::default()).collect();
         let mut waits: Vec<_> =
             what.iter().map(|until| wait(&waiters, *until, observer.topology())).collect();
-        let mut poll = |at: usize| {
+        let mut told_at = |at: usize| {
             let waker = Waker::from(woken[at].clone());
-            Pin::new(&mut waits[at]).poll(&mut Context::from_waker(&waker)).is_ready()
+            Pin::new(&mut waits[at]).poll(&mut Context::from_waker(&waker))
         };
+        let mut poll = |at: usize| told_at(at).is_ready();
         let all = 0..what.len();
         assert!(!all.clone().any(&mut poll) && !all.clone().any(&mut poll), "nobody is woken by being asked");
         let mut look = |ticket, lsn| {
@@ -278,18 +303,23 @@ mod tests {
             counts
         };
         // The primary is at 100, where a replica is, too.
-        assert_eq!(look(2, 149), [0, 0, 1, 0, 1, 0, 0, 0]);
-        assert_eq!(look(3, 150), [1, 0, 1, 0, 1, 1, 1, 0]);
+        assert_eq!(look(2, 149), [0, 0, 1, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(look(3, 150), [1, 0, 1, 0, 1, 1, 1, 0, 1]);
         observer.observe(NodeId(1), Observation::Lost);
         waiters.borrow_mut().wake(observer.topology());
         assert!(all.clone().all(&mut poll), "a node is gone");
+        let mut lsn = |at| match told_at(at) {
+            Poll::Ready(told) => told.map(|told| told.lsn()),
+            Poll::Pending => None,
+        };
+        assert_eq!([lsn(0), lsn(4), lsn(5), lsn(7)], [None, Some(Lsn(100)), Some(Lsn(100)), None]);
         drop(waits);
         assert_empty(&waiters.into_inner());
     }
 
     fn assert_empty(waiters: &Waiters) {
         assert!(waiters.replayed.is_empty() && waiters.polled.is_empty() && waiters.changed.is_empty());
-        assert!(waiters.waiting.is_empty() && waiters.told.is_empty());
+        assert!(waiters.waiting.is_empty() && waiters.asked.is_empty());
     }
 
     #[test]
@@ -297,7 +327,8 @@ mod tests {
         let waiters = RefCell::new(Waiters::new(Polls::new(3, 1).handle(0)));
         let topology = Topology::default();
         let told = Until::Told { node: NodeId(1), ticket: Ticket(7), least: Lsn(1) };
-        for until in [Until::Replayed(Lsn(1)), told, Until::Polled, Until::Changed] {
+        let asked = Until::Asked { node: NodeId(1), ticket: Ticket(7) };
+        for until in [Until::Replayed(Lsn(1)), told, asked, Until::Polled, Until::Changed] {
             let mut waiting = wait(&waiters, until, &topology);
             assert!(Pin::new(&mut waiting).poll(&mut Context::from_waker(Waker::noop())).is_pending());
             drop(waiting);

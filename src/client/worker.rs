@@ -22,7 +22,7 @@ use crate::monitor::{Catalogs, Clock, Latest, PollsHandle, Published, Snapshot, 
 use crate::net::{Acceptor, Buffers, Connectors, Stream, local_runtime};
 use crate::pool::pools::Age;
 use crate::pool::{Limits, Pools};
-use crate::session::{KnownTexts, Statements};
+use crate::session::{KnownTexts, Statements, Told};
 use crate::sql::Learned;
 use crate::topology::Topology;
 use crate::wire::build::Report;
@@ -142,14 +142,13 @@ impl Worker {
         self.topology.get()
     }
 
-    /// Waits until there may be what [`Self::topology`], just asked for, has not brought yet.
-    pub async fn wait(&self, until: Until, topology: Rc<Snapshot<Topology>>) {
-        let waiting = waiters::wait(&self.waiters, until, &topology);
-        drop(topology);
-        // Published before we stood in line.
-        if self.topology.is_newest() {
-            waiting.await;
-        }
+    /// Waits until there may be what [`Self::topology`], just asked for, has not brought yet. Stands in line at once, before
+    /// anybody else on this worker sees a newer one: to be called without having awaited anything since.
+    pub fn wait(&self, until: Until, topology: &Topology) -> impl Future<Output = Option<Told>> + '_ {
+        let waiting = waiters::wait(&self.waiters, until, topology);
+        // Else another one was published before we stood in line.
+        let is_newest = self.topology.is_newest();
+        async move { if is_newest { waiting.await } else { None } }
     }
 
     /// The users in force.
@@ -287,7 +286,13 @@ async fn keep_house(worker: Rc<Worker>) {
 async fn call_waiters(worker: Rc<Worker>) {
     loop {
         worker.polls.published().await;
-        worker.waiters.borrow_mut().wake(&worker.topology());
+        loop {
+            worker.waiters.borrow_mut().wake(&worker.topology());
+            // Those who wait for something else now may have been passed by.
+            if worker.topology.is_newest() {
+                break;
+            }
+        }
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) struct Turn {
 
 impl Turn {
     /// Whoever waits for a position waits for any replica to be there. So those that are likely to make it within `wait`
-    /// are asked in turn: as often as if there were one of them, however many there are.
+    /// are asked in turn: as often as if there were one of them, however many there are. Others have their turn, too.
     pub(super) fn of(node: NodeId, topology: &Topology, wait: Duration) -> Self {
         let mut turn = Self { place: 0, of: 0 };
         for replica in topology.replicas().filter(|n| n.up && (n.id == node || n.is_promising(wait))) {

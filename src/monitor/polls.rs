@@ -24,10 +24,21 @@ struct NodePolls {
 pub(super) enum Pause {
     /// As shortly as ever: nobody has to ring.
     Short,
+    /// Until it is its turn among the replicas: whoever waits for this one has to ring.
+    Turn,
     /// Longer: whoever waits has to ring.
     Long,
     /// Until something happens: the next unit rings.
     Rest,
+}
+
+impl Pause {
+    fn of(number: u8) -> Self {
+        [Self::Short, Self::Turn, Self::Long]
+            .into_iter()
+            .find(|pause| *pause as u8 == number)
+            .unwrap_or(Self::Rest)
+    }
 }
 
 /// How a poll of a node is wanted.
@@ -75,7 +86,9 @@ struct Wants {
     /// By node, the first poll that somebody waits for, or [`NOTHING`].
     told: Box<[AtomicU64]>,
     /// Somebody waits for whatever a poll may bring.
-    anything: AtomicBool,
+    polled: AtomicBool,
+    /// Somebody waits for a node to come, or to become something else.
+    changed: AtomicBool,
     /// A topology was published that has something of this.
     published: Notify,
 }
@@ -85,7 +98,8 @@ impl Wants {
         Self {
             replayed: NOTHING.into(),
             told: (0..nodes).map(|_| NOTHING.into()).collect(),
-            anything: false.into(),
+            polled: false.into(),
+            changed: false.into(),
             published: Notify::new(),
         }
     }
@@ -93,25 +107,27 @@ impl Wants {
     /// How a poll of that node, which plays that role, is wanted.
     fn want(&self, node: NodeId, role: Role) -> Wanted {
         let told = self.told.get(usize::from(node.0));
-        if self.anything.load(Ordering::Relaxed)
+        if self.polled.load(Ordering::Relaxed)
+            || self.changed.load(Ordering::Relaxed)
             || told.is_some_and(|told| told.load(Ordering::Relaxed) != NOTHING)
         {
             Wanted::Now
-        } else if role != Role::Primary && self.want_a_replay() {
+        } else if role == Role::Replica && self.replayed.load(Ordering::Relaxed) != NOTHING {
             Wanted::InTurn
         } else {
             Wanted::No
         }
     }
 
-    fn want_a_replay(&self) -> bool {
-        self.replayed.load(Ordering::Relaxed) != NOTHING
+    /// Whether somebody may wait for a replica to get further.
+    fn want_replay(&self) -> bool {
+        self.polled.load(Ordering::Relaxed) || self.replayed.load(Ordering::Relaxed) != NOTHING
     }
 
     /// Whether a poll of that node has brought what somebody waits for.
     fn are_met(&self, node: NodeId, polled: Ticket, reached: Lsn) -> bool {
         let told = self.told.get(usize::from(node.0));
-        self.anything.load(Ordering::Relaxed)
+        self.polled.load(Ordering::Relaxed)
             || told.is_some_and(|told| told.load(Ordering::Relaxed) <= polled.0)
             || self.replayed.load(Ordering::Relaxed) <= reached.0
     }
@@ -152,10 +168,10 @@ impl Polls {
         self.wants.iter().map(|wants| wants.want(node, role)).max().unwrap_or(Wanted::No)
     }
 
-    /// Whether somebody waits for a replica to be far enough.
+    /// Whether somebody may wait for a replica to get further.
     pub(super) fn replays_are_wanted(&self) -> bool {
         fence(Ordering::SeqCst);
-        self.wants.iter().any(Wants::want_a_replay)
+        self.wants.iter().any(Wants::want_replay)
     }
 
     /// A topology was published, after something happened to that node: the workers whose sessions may have waited for
@@ -253,10 +269,12 @@ impl PollsHandle {
         }
     }
 
-    /// Says whether somebody on this worker waits for whatever a poll may bring.
-    pub fn want_anything(&self, wanted: bool) {
+    /// Says whether somebody on this worker waits for whatever a poll may bring, and whether somebody does for a node to
+    /// come, or to become something else.
+    pub fn want_any(&self, polled: bool, changed: bool) {
         if let Some(wants) = self.wants() {
-            wants.anything.store(wanted, Ordering::Relaxed);
+            wants.polled.store(polled, Ordering::Relaxed);
+            wants.changed.store(changed, Ordering::Relaxed);
         }
     }
 
@@ -267,11 +285,14 @@ impl PollsHandle {
         fence(Ordering::SeqCst);
         let Some(wants) = self.wants() else { return };
         for (known, node) in topology.nodes.iter().zip(&self.polls.nodes) {
-            let pause = node.pause.load(Ordering::SeqCst);
-            let wanted = wants.want(known.id, known.role) != Wanted::No
+            let rung = match Pause::of(node.pause.load(Ordering::SeqCst)) {
+                Pause::Short => false,
+                Pause::Turn => wants.want(known.id, known.role) == Wanted::Now,
+                Pause::Long => wants.want(known.id, known.role) != Wanted::No,
                 // A primary at rest may have to flush what is waited for.
-                || pause == Pause::Rest as u8 && wants.want_a_replay();
-            if wanted && pause != Pause::Short as u8 && node.wake() {
+                Pause::Rest => wants.want(known.id, known.role) != Wanted::No || wants.want_replay(),
+            };
+            if rung && node.wake() {
                 node.bell.notify_one();
             }
         }
@@ -340,7 +361,8 @@ mod tests {
         assert_eq!(announce(PRIMARY, false), [true, true]);
         assert_eq!(announce(REPLICA, false), [true, false], "it was another node's poll");
         one.want_replayed(None);
-        other.want_anything(true);
+        one.want_any(false, true);
+        other.want_any(true, false);
         assert_eq!(announce(REPLICA, false), [false, true]);
     }
 
@@ -355,8 +377,10 @@ mod tests {
         assert_eq!(wanted(), [Wanted::Now, Wanted::InTurn]);
         polls.handle(0).want_told(PRIMARY, None);
         polls.handle(1).want_replayed(None);
-        polls.handle(0).want_anything(true);
+        polls.handle(0).want_any(false, true);
         assert_eq!((wanted(), polls.replays_are_wanted()), ([Wanted::Now, Wanted::Now], false));
+        polls.handle(0).want_any(true, false);
+        assert_eq!((wanted(), polls.replays_are_wanted()), ([Wanted::Now, Wanted::Now], true));
     }
 
     #[test]
@@ -376,6 +400,10 @@ mod tests {
         handle.want_replayed(Some(Lsn(1)));
         assert_eq!(rung(Pause::Long, Pause::Long), [false, true]);
         assert_eq!(rung(Pause::Rest, Pause::Short), [true, false]);
+        assert_eq!(rung(Pause::Short, Pause::Turn), [false, false]);
+        handle.want_told(REPLICA, Some(Ticket(1)));
+        assert_eq!(rung(Pause::Short, Pause::Turn), [false, true]);
+        handle.want_told(REPLICA, None);
         handle.want_replayed(None);
         handle.want_told(PRIMARY, Some(Ticket(1)));
         assert_eq!(rung(Pause::Long, Pause::Long), [true, false]);

@@ -278,14 +278,26 @@ async fn pause(
         Wanted::No if last.unflushed && polls.replays_are_wanted() => Wanted::Now,
         wanted => wanted,
     };
-    let soon = match wanted() {
-        Wanted::No if last.flow != Pause::Short => None,
-        Wanted::InTurn if last.flow != Pause::Short => Some(publisher.turn(node).due(last.received, short)),
-        _ => Some(due(last.received, short, short)),
+    let interval = match last.flow {
+        Pause::Rest => settings.poll_interval,
+        Pause::Long => settings.poll_interval.min(short.saturating_mul(FEW)),
+        Pause::Turn | Pause::Short => short,
     };
-    if let Some(soon) = soon {
-        let limit = clock.moment(soon);
-        if within(timer.as_mut(), limit, polls.rung(node)).await.is_some() {
+    let usual = due(last.received, interval, short);
+    // What it sleeps for, until when, and what somebody may want meanwhile without that it has to wake up.
+    let (pause, limit, heard) = match wanted() {
+        Wanted::Now => (Pause::Short, due(last.received, short, short), Wanted::Now),
+        _ if last.flow == Pause::Short => (Pause::Short, usual, Wanted::Now),
+        Wanted::InTurn => {
+            (Pause::Turn, usual.min(publisher.turn(node).due(last.received, short)), Wanted::InTurn)
+        }
+        Wanted::No => (last.flow, usual, Wanted::No),
+    };
+    polls.set_pause(node, pause);
+    // Whoever came between the look at what is wanted and the mark has not rung.
+    if wanted() <= heard {
+        let rung = within(timer.as_mut(), clock.moment(limit), polls.rung(node)).await.is_some();
+        if rung && matches!(pause, Pause::Short | Pause::Turn) {
             // Whoever rings is heard, but not without end.
             let least = last.sent.saturating_add(LEAST_PAUSE.min(short));
             if least > clock.now() {
@@ -293,15 +305,6 @@ async fn pause(
                 timer.await;
             }
         }
-        return;
-    }
-    polls.set_pause(node, last.flow);
-    // Whoever came between the look at what is wanted and the mark has not rung.
-    if wanted() == Wanted::No {
-        let rest = settings.poll_interval;
-        let interval = if last.flow == Pause::Rest { rest } else { rest.min(short.saturating_mul(FEW)) };
-        let limit = clock.moment(due(last.received, interval, short));
-        let _ = within(timer, limit, polls.rung(node)).await;
     }
     polls.set_pause(node, Pause::Short);
 }

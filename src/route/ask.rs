@@ -67,6 +67,8 @@ pub struct Open {
     pub ticket: Ticket,
     /// The node's server epoch then: in another one its polls say nothing about what was seen.
     pub server_epoch: u32,
+    /// The server was a standby then, as itself has said: what was seen there its primary had written before.
+    pub of_standby: bool,
 }
 
 /// What a session must see.

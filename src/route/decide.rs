@@ -8,6 +8,15 @@ use super::eligible::{is_candidate, may_use};
 use super::why::Why;
 use crate::topology::{Node, NodeId, Topology};
 
+/// What a unit waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// A node that may serve it.
+    Node,
+    /// A token of the primary's budget; which a node that may serve it would do without.
+    Budget,
+}
+
 /// What to do with a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -18,10 +27,12 @@ pub enum Decision {
         /// Why there.
         why: Why,
     },
-    /// Ask again when the topology has changed, or at that time.
+    /// Ask again when there may be what is missing, or at that time.
     Wait {
         /// Since the process started.
         until: Duration,
+        /// What there is none of.
+        lack: Lack,
     },
     /// There is no primary, and there was none for as long as may be waited.
     NoPrimary,
@@ -53,21 +64,21 @@ pub fn decide(
     let any = candidates().next().is_some();
     if ask.want == Want::Replica {
         return if any && now < last_call {
-            Decision::Wait { until: last_call }
+            Decision::Wait { until: last_call, lack: Lack::Node }
         } else {
             Decision::NoReplica
         };
     }
     let until = since + ask.replica_wait;
     if now < until && candidates().any(|n| n.is_promising(ask.replica_wait)) {
-        return Decision::Wait { until };
+        return Decision::Wait { until, lack: Lack::Node };
     }
     if !any {
         return primary(topology, Why::NoReplica, now, last_call);
     }
     if topology.primary.is_some() && !budget.take(now) {
         return if ask.wait_over_budget && now < last_call {
-            Decision::Wait { until: last_call }
+            Decision::Wait { until: last_call, lack: Lack::Budget }
         } else {
             Decision::OverBudget
         };
@@ -78,7 +89,7 @@ pub fn decide(
 fn primary(topology: &Topology, why: Why, now: Duration, last_call: Duration) -> Decision {
     match topology.primary {
         Some(node) => Decision::Go { node, why },
-        None if now < last_call => Decision::Wait { until: last_call },
+        None if now < last_call => Decision::Wait { until: last_call, lack: Lack::Node },
         None => Decision::NoPrimary,
     }
 }

@@ -10,5 +10,5 @@ pub mod why;
 
 pub use ask::{Ask, Level, Open, RouteHint, View, Want};
 pub use budget::Budget;
-pub use decide::{Decision, decide};
+pub use decide::{Decision, Lack, decide};
 pub use why::Why;

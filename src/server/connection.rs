@@ -12,6 +12,14 @@ use crate::wire::Frame;
 use crate::wire::client::TERMINATE_MESSAGE;
 use crate::wire::server::Status;
 
+/// The parameter by which a server says that it is a standby.
+const IN_HOT_STANDBY: &str = "in_hot_standby";
+
+/// Whether it is a standby that has reported these parameters.
+pub(super) fn say_standby(parameters: &[(String, String)]) -> bool {
+    parameters.iter().any(|(name, value)| name == IN_HOT_STANDBY && value == "on")
+}
+
 /// A server connection that has logged in.
 #[derive(Debug)]
 pub struct Connection {
@@ -31,6 +39,8 @@ pub struct Connection {
     pub key: Vec<u8>,
     /// Its reported parameters.
     pub parameters: Vec<(String, String)>,
+    /// What [`Self::is_standby`] says.
+    pub(super) standby: bool,
     /// The settings in force on it.
     pub settings: Rc<SettingsMap>,
     /// The prepared statements that it knows.
@@ -64,10 +74,11 @@ impl Connection {
         self.is_clean() && self.stream.is_quiet()
     }
 
-    /// Whether the server said at login that it is a standby (`in_hot_standby`, since PostgreSQL 14).
+    /// Whether the server is a standby, as far as it has said (`in_hot_standby`, since PostgreSQL 14, which it says again
+    /// in the first answer behind a promotion).
     #[must_use]
     pub fn is_standby(&self) -> bool {
-        self.parameters.iter().any(|(name, value)| name == "in_hot_standby" && value == "on")
+        self.standby
     }
 
     /// Whether a whole message has come that is not passed on yet.
@@ -79,6 +90,9 @@ impl Connection {
     /// Notes a ParameterStatus.
     pub fn parameter(&mut self, name: &[u8], value: &[u8]) {
         let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+        if name == IN_HOT_STANDBY {
+            self.standby = value == "on";
+        }
         match self.parameters.iter_mut().find(|(n, _)| *n == name) {
             Some((_, old)) => *old = value.into_owned(),
             None => self.parameters.push((name.into_owned(), value.into_owned())),

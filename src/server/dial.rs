@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::time::timeout;
 
-use super::connection::Connection;
+use super::connection::{Connection, say_standby};
 use super::login::{Account, LoggedIn, login};
 use crate::auth::{Credential, LoginError};
 use crate::net::Connector;
@@ -70,6 +70,7 @@ pub async fn dial(target: Target<'_>) -> Result<Connection, DialError> {
         idle_since: target.now,
         pid,
         key,
+        standby: say_standby(&ready.parameters),
         parameters: ready.parameters,
         settings: Rc::new(SettingsMap::default()),
         statements: ServerStatements::default(),

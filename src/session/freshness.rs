@@ -1,8 +1,8 @@
 //! What a session has written and read, as positions that its next read must have reached.
 
-use crate::lsn::{Lsn, Ticket, Timeline, Token};
+use crate::lsn::{Epoch, Lsn, Ticket, Timeline, Token};
 use crate::route::{Level, Open, View};
-use crate::topology::{Node, NodeId, Role, Topology};
+use crate::topology::{Node, NodeId, Topology};
 
 /// A session's demands on freshness.
 #[derive(Clone, Debug, Default)]
@@ -34,44 +34,55 @@ impl Freshness {
         View { need: self.need, open: &self.open, last: self.last, round: self.round }
     }
 
-    /// A transaction that may have written has ended on the primary. `next` is the primary's next poll, asked for
-    /// after the end was seen.
+    /// A transaction that may have written has ended where `open` says, on the primary. The ticket is for the primary's
+    /// next poll, asked for after the end was seen.
     ///
-    /// `server_epoch` is the one that the server connection was begun in. That of the topology will not do: if the
+    /// The server epoch is the one that the server connection was begun in. That of the topology will not do: if the
     /// server has crashed since, its next poll may be of older data than the transaction saw.
-    ///
-    /// That poll bounds what the session has read from replicas before, too: a replica shows nothing that its primary
-    /// had not written by then. So there is one poll to wait for, not one of each.
-    pub fn wrote(&mut self, primary: NodeId, next: Ticket, server_epoch: u32, topology: &Topology) {
-        if topology.primary == Some(primary) {
-            let is_replica = |id| topology.node(id).is_some_and(|node| node.role == Role::Replica);
-            self.open.retain(|open| !is_replica(open.node));
-        }
-        self.add(primary, next, server_epoch);
+    pub fn wrote(&mut self, open: Open, topology: &Topology) {
+        self.add(open, topology);
     }
 
-    /// A read has ended on `node`, on a server connection begun in `server_epoch`. `next` is that node's next poll,
-    /// asked for after the end was seen.
-    pub fn read_on(
-        &mut self,
-        node: NodeId,
-        next: Ticket,
-        server_epoch: u32,
-        topology: &Topology,
-        level: Level,
-    ) {
-        if topology.primary != Some(node) {
-            self.last = Some(node);
+    /// A read has ended where `open` says, with a ticket and a server epoch as for [`Self::wrote`].
+    pub fn read_on(&mut self, open: Open, topology: &Topology, level: Level) {
+        if topology.primary != Some(open.node) {
+            self.last = Some(open.node);
         }
         if level == Level::Session {
-            self.add(node, next, server_epoch);
+            self.add(open, topology);
         }
     }
 
-    fn add(&mut self, node: NodeId, ticket: Ticket, server_epoch: u32) {
-        match self.open.iter_mut().find(|o| o.node == node && o.server_epoch == server_epoch) {
-            Some(open) => open.ticket = open.ticket.max(ticket),
-            None => self.open.push(Open { node, ticket, server_epoch }),
+    /// A poll of the primary bounds what was seen on standbys before it was sent, too: they show nothing that their
+    /// primary had not written by then. So there is one poll to wait for, not one of each.
+    fn add(&mut self, new: Open, topology: &Topology) {
+        if topology.primary == Some(new.node) {
+            self.open.retain(|open| !open.of_standby);
+        }
+        match self.open.iter_mut().find(|o| o.node == new.node && o.server_epoch == new.server_epoch) {
+            Some(open) => {
+                open.ticket = open.ticket.max(new.ticket);
+                open.of_standby &= new.of_standby;
+            }
+            None => self.open.push(new),
+        }
+    }
+
+    /// Takes a position that a poll has told while the session waited for it: the node may have been polled again since,
+    /// and would now tell one that is further on than need be.
+    pub fn told(&mut self, told: &Told, topology: &Topology) {
+        let same_server = topology.node(told.node).is_some_and(|n| n.server_epoch == told.server_epoch);
+        let comparable = self.need.lsn == Lsn::ZERO || self.need.epoch == told.epoch;
+        if !same_server || !comparable || topology.epoch != told.epoch {
+            return;
+        }
+        let before = self.open.len();
+        self.open.retain(|open| {
+            open.node != told.node || open.server_epoch != told.server_epoch || open.ticket > told.polled
+        });
+        if self.open.len() < before {
+            let lsn = self.need.lsn.max(told.lsn);
+            self.need = Token { epoch: told.epoch, timeline: told.timeline, lsn };
         }
     }
 
@@ -116,11 +127,47 @@ impl Freshness {
             }
             if old || begin_anew {
                 let server_epoch = topology.node(primary).map_or(0, |n| n.server_epoch);
-                self.add(primary, next(primary), server_epoch);
+                let ticket = next(primary);
+                self.add(Open { node: primary, ticket, server_epoch, of_standby: false }, topology);
             }
         }
         self.need = need;
         old && topology.primary.is_some()
+    }
+}
+
+/// What a poll has told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    node: NodeId,
+    polled: Ticket,
+    server_epoch: u32,
+    epoch: Epoch,
+    timeline: Timeline,
+    lsn: Lsn,
+}
+
+impl Told {
+    /// What the last poll of a node has told; `None` if that is nothing, or nothing that can be compared: on another
+    /// timeline than the primary's.
+    #[must_use]
+    pub fn by(node: &Node, topology: &Topology) -> Option<Self> {
+        let position = node.position.filter(|p| p.timeline.0 == 0 || p.timeline == topology.timeline)?;
+        topology.primary?;
+        Some(Self {
+            node: node.id,
+            polled: node.polled,
+            server_epoch: node.server_epoch,
+            epoch: topology.epoch,
+            timeline: topology.timeline,
+            lsn: position.lsn,
+        })
+    }
+
+    /// The position.
+    #[must_use]
+    pub fn lsn(&self) -> Lsn {
+        self.lsn
     }
 }
 

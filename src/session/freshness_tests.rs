@@ -8,9 +8,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{TestError, TestRunner};
 
-use super::Freshness;
+use super::{Freshness, Told};
 use crate::lsn::{Lsn, Ticket, Timeline, WalGeometry};
-use crate::route::{Ask, Budget, Decision, Level, Want, Why, decide};
+use crate::route::{Ask, Budget, Decision, Level, Open, Want, Why, decide};
 use crate::sql::Reason;
 use crate::topology::{NodeId, Observation, Observer, Report};
 
@@ -26,6 +26,8 @@ enum Router {
     EpochOfTheEnd,
     /// Uses a connection to a server that may have crashed since it was last polled.
     Unconfirmed,
+    /// Takes what was seen on a primary for what a standby has shown.
+    AllStandbys,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +45,8 @@ enum Step {
     Promote(usize, bool),
     /// A node becomes a standby of the primary, rewound if its history is another.
     Follow(usize, usize),
+    /// Somebody else writes, on whatever takes that for the primary.
+    Write(usize),
     /// The next step of a session: begin (what, is chosen by the number), run a statement, end.
     Session(usize, u8),
 }
@@ -57,6 +61,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         30 => n.clone().prop_map(Step::Poll),
         1 => (n.clone(), any::<bool>()).prop_map(|(n, lives)| Step::Promote(n, lives)),
         3 => (n, 0usize..4).prop_map(|(n, k)| Step::Follow(n, k)),
+        2 => (0usize..4).prop_map(Step::Write),
         40 => (s, any::<u8>()).prop_map(|(s, what)| Step::Session(s, what)),
     ];
     vec(step, 1..400)
@@ -83,6 +88,8 @@ struct Running {
     epoch: u32,
     write: bool,
     written: Option<u32>,
+    /// What the server has said of itself with its last answer.
+    of_standby: bool,
 }
 
 struct Client {
@@ -90,6 +97,7 @@ struct Client {
     freshness: Freshness,
     running: Option<Running>,
     waiting: Option<Duration>,
+    told: Option<Told>,
     wrote: Vec<u32>,
     read: Vec<u32>,
 }
@@ -126,6 +134,7 @@ impl World {
             freshness: Freshness::new(n),
             running: None,
             waiting: None,
+            told: None,
             wrote: Vec::new(),
             read: Vec::new(),
         };
@@ -153,6 +162,7 @@ impl World {
             Step::Poll(n) => self.poll(n),
             Step::Promote(n, lives) => self.promote(n, lives),
             Step::Follow(n, back) => self.follow(n, back),
+            Step::Write(n) => self.write(n),
             Step::Session(n, what) => return self.client(n, what),
         }
         Ok(())
@@ -208,6 +218,17 @@ impl World {
                 server.flight = None;
                 let ticket = Ticket(ticket);
                 self.observer.observe(id(n), Observation::Polled { ticket, sent, received: now, report });
+                self.tell(n, ticket);
+            }
+        }
+    }
+
+    /// Sessions that wait for a poll keep what it tells until they are woken, as `client::waiters` does it.
+    fn tell(&mut self, n: usize, polled: Ticket) {
+        let topology = self.observer.topology();
+        for client in self.clients.iter_mut().filter(|client| client.told.is_none()) {
+            if client.freshness.view().open.iter().any(|open| open.node == id(n) && open.ticket <= polled) {
+                client.told = topology.node(id(n)).and_then(|node| Told::by(node, topology));
             }
         }
     }
@@ -249,18 +270,16 @@ impl World {
         let server = &mut self.servers[usize::from(running.node.0)];
         let alive = server.life == running.life;
         if alive && what.is_multiple_of(2) {
+            running.of_standby &= !server.writer;
+            self.clients[n].running = Some(running);
             if !running.write {
                 let shown = server.log.clone();
                 return self.judge(n, shown);
             }
             // A server that has become a standby refuses.
             if running.written.is_none() && server.writer {
-                self.writes += 1;
-                server.log.push(self.writes);
+                self.write(usize::from(running.node.0));
                 running.written = Some(self.writes);
-                if usize::from(running.node.0) != self.primary {
-                    self.lost.insert(self.writes);
-                }
             }
             self.clients[n].running = Some(running);
             return Ok(());
@@ -269,10 +288,23 @@ impl World {
         Ok(())
     }
 
+    fn write(&mut self, n: usize) {
+        if self.servers[n].writer {
+            self.writes += 1;
+            self.servers[n].log.push(self.writes);
+            if n != self.primary {
+                self.lost.insert(self.writes);
+            }
+        }
+    }
+
     fn begin(&mut self, n: usize, write: bool) {
         let topology = self.observer.topology();
         let client = &mut self.clients[n];
         let servers = &self.servers;
+        if let Some(told) = client.told.take() {
+            client.freshness.told(&told, topology);
+        }
         client.freshness.resolve(topology, |node| Ticket(servers[usize::from(node.0)].polls + 1));
         let want = if write { Want::Primary(Why::Statement(Reason::Write)) } else { Want::Read(Why::Read) };
         let ask = Ask {
@@ -293,7 +325,14 @@ impl World {
                 // Dialling a server that is not the polled one any more fails.
                 if server.life == server.probe || self.router == Router::Unconfirmed {
                     let epoch = topology.node(node).unwrap().server_epoch;
-                    client.running = Some(Running { node, life: server.life, epoch, write, written: None });
+                    client.running = Some(Running {
+                        node,
+                        life: server.life,
+                        epoch,
+                        write,
+                        written: None,
+                        of_standby: !server.writer,
+                    });
                 }
             }
             Decision::Wait { .. } => client.waiting = client.waiting.or(Some(self.now)),
@@ -311,11 +350,13 @@ impl World {
             _ => running.epoch,
         };
         let client = &mut self.clients[n];
+        let of_standby = self.router == Router::AllStandbys || running.of_standby;
+        let open = Open { node: running.node, ticket: next, server_epoch: epoch, of_standby };
         if running.write {
-            client.freshness.wrote(running.node, next, epoch, topology);
+            client.freshness.wrote(open, topology);
             client.wrote.extend(running.written);
         } else {
-            client.freshness.read_on(running.node, next, epoch, topology, client.level);
+            client.freshness.read_on(open, topology, client.level);
         }
         client.running = None;
     }
@@ -426,9 +467,11 @@ proptest! {
 
 #[test]
 fn routers_that_get_it_wrong_are_caught() {
-    for router in [Router::Naive, Router::LastPoll, Router::EpochOfTheEnd, Router::Unconfirmed] {
+    for router in
+        [Router::Naive, Router::LastPoll, Router::EpochOfTheEnd, Router::Unconfirmed, Router::AllStandbys]
+    {
         let config = ProptestConfig {
-            cases: 4000,
+            cases: 40_000,
             failure_persistence: None,
             max_shrink_iters: 0,
             ..ProptestConfig::default()

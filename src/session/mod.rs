@@ -30,7 +30,7 @@ pub mod translate;
 pub mod undo;
 
 pub use collect::{Collected, Collector, Unit};
-pub use freshness::Freshness;
+pub use freshness::{Freshness, Told};
 pub use judge::Verdict;
 pub use known::KnownTexts;
 pub use notes::{Note, notes};

@@ -179,3 +179,28 @@ async fn a_new_connection_to_a_standby_that_came_back_older_serves_no_read() {
     assert_eq!(value(&session, "SELECT n FROM t").await, "1");
     assert_eq!(last_route(&session).await.1, "primary");
 }
+
+/// The WAL of a transaction that is open still stands unflushed on the primary, and no standby gets it before. Who has to
+/// see as much does not wait until something else has it flushed, which takes seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_flushes_is_flushed_for_who_waits_for_it() {
+    let cluster = Cluster::start(1).unwrap();
+    let proxy = Proxy::start(&cluster).await;
+    let session = proxy.connect().await;
+    session.batch_execute("CREATE TABLE t (n int)").await.unwrap();
+    // The table has to be known as one.
+    while last_route(&session).await.1 != "replica" {
+        assert_eq!(value(&session, "SELECT count(*) FROM t").await, "0");
+    }
+    for round in 0..2 {
+        let writer = cluster.primary().connect().await.unwrap();
+        writer.batch_execute("BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
+        session.batch_execute("SET tidegate.route = 'primary'").await.unwrap();
+        assert_eq!(value(&session, "SELECT count(*) FROM t").await, "0");
+        // Up to there, for all that is known, it has seen the primary.
+        session.batch_execute("SET tidegate.route = 'replica'").await.unwrap();
+        assert_eq!(value(&session, "SELECT count(*) FROM t").await, "0", "{round}");
+        assert_eq!(last_route(&session).await.1, "replica");
+        writer.batch_execute("ROLLBACK").await.unwrap();
+    }
+}
