@@ -449,7 +449,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
     }
 
     async fn wait(&self) -> Result<Ready, Broken> {
-        let feed = self.is_fed() && self.to_server.len() < super::upstream::HIGH_WATER;
+        let feed = self.is_fed() && self.takes_more();
         let (client, server) = (&*self.client.stream, &self.server.stream);
         let room = self.has_unsent();
         poll_fn(|cx| {

@@ -12,7 +12,7 @@ use crate::wire::Frame;
 use crate::wire::client::{self, Bind, MAX_NAMES, Parse, tag};
 
 /// With this many bytes waiting for the server no more are read from the client.
-pub(super) const HIGH_WATER: usize = 64 * 1024;
+const HIGH_WATER: usize = 64 * 1024;
 
 /// So much for the server is written at once, rather than put with what may follow.
 const WORTH_A_WRITE: usize = 4 * 1024;
@@ -37,6 +37,15 @@ impl Exchange<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether more is to be read from the client.
+    pub(super) fn takes_more(&self) -> bool {
+        match self.feed {
+            // What the kernel has taken keeps the server busy; more would only be copied here and wait.
+            Feed::Copy { .. } => self.to_server.is_empty(),
+            _ => self.to_server.len() < HIGH_WATER,
+        }
     }
 
     /// Passes the first `n` bytes of the client's input on as they are.
