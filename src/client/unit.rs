@@ -385,6 +385,7 @@ impl Client {
             ClientSide { stream: &mut self.stream, input: &mut self.input, session: &mut self.session },
             connection,
             &self.worker.statements,
+            &self.worker.buffers,
             plan,
             &mut noted,
             scratch,

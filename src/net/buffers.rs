@@ -5,8 +5,16 @@ use bytes::{Buf, BytesMut};
 /// Bytes of one buffer.
 pub const SIZE: usize = 16 * 1024;
 
+/// Bytes of one that reads have filled: of what is long, a read takes more at once. A little less than 64 KiB, as that
+/// is what a segment has room for with its headers, over loopback and where the network card cuts it: 64 KiB would go as
+/// a full one and a tiny one, at nearly twice the cost.
+pub const LARGE: usize = 60 * 1024;
+
 /// How many free ones a worker keeps.
 const KEEP: usize = 256;
+
+/// How many large free ones a worker keeps.
+const KEEP_LARGE: usize = 16;
 
 /// A read into less room than this would not be worth its system call.
 const ENOUGH: usize = SIZE / 4;
@@ -16,6 +24,11 @@ pub fn make_room(buffer: &mut BytesMut) {
     if buffer.capacity() - buffer.len() < ENOUGH {
         buffer.reserve(SIZE / 2);
     }
+}
+
+/// Whether the read before has left no room in the buffer, so that there may be more to be had.
+pub fn is_full(buffer: &BytesMut) -> bool {
+    buffer.len() == buffer.capacity()
 }
 
 /// Takes the first bytes out of a buffer: all of them more cheaply than some.
@@ -32,6 +45,7 @@ pub fn consume(buffer: &mut BytesMut, n: usize) {
 #[derive(Debug, Default)]
 pub struct Buffers {
     free: Vec<BytesMut>,
+    large: Vec<BytesMut>,
 }
 
 impl Buffers {
@@ -40,17 +54,36 @@ impl Buffers {
         self.free.pop().unwrap_or_else(|| BytesMut::with_capacity(SIZE))
     }
 
-    /// Takes a buffer back. One that has grown is not kept.
+    /// Sees to it that the next read into a buffer that one has filled can take more.
+    pub fn enlarge(&mut self, buffer: &mut BytesMut) {
+        // A message that is not complete is not worth being copied.
+        if buffer.len() >= ENOUGH {
+            make_room(buffer);
+            return;
+        }
+        // Large it may be already, with what was consumed in front of the rest.
+        if !buffer.try_reclaim(LARGE - buffer.len()) {
+            let mut large = self.large.pop().unwrap_or_else(|| BytesMut::with_capacity(LARGE));
+            large.extend_from_slice(buffer);
+            self.give(std::mem::replace(buffer, large));
+        }
+    }
+
+    /// Takes a buffer back. One that has grown otherwise than by [`Self::enlarge`] is not kept.
     pub fn give(&mut self, mut buffer: BytesMut) {
         buffer.clear();
         // What was consumed is moved back to the front, without an allocation.
-        if buffer.capacity() > 0
-            && (buffer.capacity() >= SIZE || buffer.try_reclaim(SIZE))
-            // What was consumed in front of it is part of its room, too.
-            && !buffer.try_reclaim(2 * SIZE + 1)
-            && self.free.len() < KEEP
+        if buffer.capacity() == 0 || (buffer.capacity() < SIZE && !buffer.try_reclaim(SIZE)) {
+            return;
+        }
+        // What was consumed in front of it is part of its room, too.
+        if !buffer.try_reclaim(2 * SIZE + 1) {
+            if self.free.len() < KEEP {
+                self.free.push(buffer);
+            }
+        } else if buffer.try_reclaim(LARGE) && !buffer.try_reclaim(LARGE + 1) && self.large.len() < KEEP_LARGE
         {
-            self.free.push(buffer);
+            self.large.push(buffer);
         }
     }
 }
@@ -71,6 +104,48 @@ mod tests {
             let n = buffer.len() - left.min(buffer.len() / 3);
             consume(&mut buffer, n);
         }
+    }
+
+    #[test]
+    fn one_that_was_filled_grows_and_both_come_back() {
+        let mut buffers = Buffers::default();
+        let mut places = Vec::new();
+        for _ in 0..3 {
+            let mut buffer = buffers.take();
+            assert!(!is_full(&buffer));
+            buffer.resize(buffer.capacity(), 1);
+            for left in [3, 0, ENOUGH - 1, 1] {
+                assert!(is_full(&buffer));
+                buffer.resize(buffer.len() - left, 0);
+                buffer.resize(buffer.len() + left, 2);
+                let n = buffer.len() - left;
+                consume(&mut buffer, n);
+                buffers.enlarge(&mut buffer);
+                assert_eq!((buffer.len(), buffer.capacity()), (left, LARGE), "{left} were left");
+                assert!(buffer.iter().all(|b| *b == 2));
+                buffer.resize(LARGE, 1);
+            }
+            assert_eq!((buffers.free.len(), buffers.large.len()), (1, 0));
+            places.push(buffer.as_ptr());
+            buffers.give(buffer);
+            assert_eq!((buffers.free.len(), buffers.large.len()), (1, 1));
+        }
+        assert!(places.iter().all(|place| *place == places[0]), "new ones were made");
+        for _ in 0..2 * KEEP_LARGE {
+            buffers.give(BytesMut::with_capacity(LARGE));
+        }
+        assert_eq!(buffers.large.len(), KEEP_LARGE);
+    }
+
+    #[test]
+    fn an_unfinished_message_is_not_copied_to_another_buffer() {
+        let mut buffers = Buffers::default();
+        let mut buffer = buffers.take();
+        buffer.resize(SIZE, 1);
+        consume(&mut buffer, SIZE / 4);
+        buffers.enlarge(&mut buffer);
+        assert!(buffer.len() == 3 * SIZE / 4 && buffer.capacity() - buffer.len() >= ENOUGH);
+        assert!(buffers.free.is_empty());
     }
 
     #[test]

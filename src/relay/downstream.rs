@@ -44,8 +44,8 @@ impl Exchange<'_, '_> {
             };
             match frame.tag {
                 tag::DATA_ROW | tag::COPY_DATA if !self.server.replies.in_setup() => {
+                    self.pass = Frame::run(frame.tag, rest);
                     self.release();
-                    self.pass = frame.len;
                 }
                 _ if rest.len() >= frame.len => self.message(frame)?,
                 // Long, and nothing that we must know of.

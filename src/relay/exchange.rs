@@ -8,9 +8,10 @@ use std::task::Poll;
 use bytes::{Buf, BytesMut};
 
 use super::heal::Refusal;
+use super::intake::Filled;
 use super::settle::{SettleError, settle};
-use crate::net::Stream;
-use crate::net::buffers::{consume, make_room};
+use crate::net::buffers::consume;
+use crate::net::{Buffers, Stream};
 use crate::server::Connection;
 use crate::session::collect::End;
 use crate::session::notes::Notes;
@@ -114,6 +115,7 @@ pub struct Exchange<'a, 'b> {
     pub(super) client: ClientSide<'a>,
     pub(super) server: &'a mut Connection,
     pub(super) table: &'a RefCell<Statements>,
+    pub(super) buffers: &'a RefCell<Buffers>,
     pub(super) plan: Plan,
     pub(super) notes: &'b mut Notes,
     /// Bytes for the server that it has not taken yet.
@@ -145,6 +147,7 @@ pub struct Exchange<'a, 'b> {
     pub(super) any_sent: bool,
     /// What the client has heard of its server's end.
     pub(super) farewell: Farewell,
+    pub(super) filled: Filled,
     taken: bool,
 }
 
@@ -154,6 +157,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
         client: ClientSide<'a>,
         server: &'a mut Connection,
         table: &'a RefCell<Statements>,
+        buffers: &'a RefCell<Buffers>,
         plan: Plan,
         notes: &'b mut Notes,
         scratch: (BytesMut, BytesMut),
@@ -162,6 +166,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
             client,
             server,
             table,
+            buffers,
             plan,
             notes,
             to_server: scratch.0,
@@ -182,6 +187,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
             mixed: false,
             any_sent: false,
             farewell: Farewell::None,
+            filled: Filled::default(),
             taken: false,
         }
     }
@@ -245,15 +251,15 @@ impl<'a, 'b> Exchange<'a, 'b> {
                 self.deliver().await?;
             }
             if !self.has_unsent() && !self.is_fed() {
+                self.make_server_room();
                 let Connection { stream, input, .. } = &mut *self.server;
-                make_room(input);
                 let read = poll_fn(|cx| stream.poll_read_into(cx, input)).await;
                 self.pass_down(read, unit).await?;
                 continue;
             }
             match self.wait().await? {
                 Ready::Server => {
-                    make_room(&mut self.server.input);
+                    self.make_server_room();
                     if let Some(read) = self.server.stream.read_now(&mut self.server.input).await.transpose()
                     {
                         self.pass_down(read, unit).await?;
@@ -261,11 +267,12 @@ impl<'a, 'b> Exchange<'a, 'b> {
                 }
                 Ready::ServerRoom => {}
                 Ready::Client => {
-                    self.client.input.reserve(crate::net::buffers::SIZE);
+                    self.make_client_room();
                     let read = self.client.stream.read_now(self.client.input).await;
                     if matches!(read, Ok(Some(0)) | Err(_)) {
                         return Err(Broken::Client);
                     }
+                    self.note_client_read();
                     self.upstream()?;
                 }
             }
@@ -400,6 +407,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
         if read.map_err(Broken::Server)? == 0 {
             return Err(Broken::Server(io::ErrorKind::UnexpectedEof.into()));
         }
+        self.note_server_read();
         let was_holding = self.holding;
         self.downstream()?;
         if self.refused.is_some() {
@@ -441,7 +449,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
     }
 
     async fn wait(&self) -> Result<Ready, Broken> {
-        let feed = self.is_fed() && self.to_server.len() < super::upstream::HIGH_WATER;
+        let feed = self.is_fed() && self.takes_more();
         let (client, server) = (&*self.client.stream, &self.server.stream);
         let room = self.has_unsent();
         poll_fn(|cx| {

@@ -6,6 +6,7 @@
 pub mod downstream;
 pub mod exchange;
 pub mod heal;
+mod intake;
 pub mod settle;
 pub mod upstream;
 

@@ -3,6 +3,7 @@
 use bytes::Buf;
 
 use super::exchange::{Broken, Exchange, Feed, translator};
+use crate::net::buffers::consume;
 use crate::session::collect::MAX_TEXT;
 use crate::session::pins::Pins;
 use crate::session::{Expect, SettingsMap};
@@ -11,7 +12,10 @@ use crate::wire::Frame;
 use crate::wire::client::{self, Bind, MAX_NAMES, Parse, tag};
 
 /// With this many bytes waiting for the server no more are read from the client.
-pub(super) const HIGH_WATER: usize = 64 * 1024;
+const HIGH_WATER: usize = 64 * 1024;
+
+/// So much for the server is written at once, rather than put with what may follow.
+const WORTH_A_WRITE: usize = 4 * 1024;
 
 impl Exchange<'_, '_> {
     /// Takes what has come from the client as long as the unit is open.
@@ -19,7 +23,7 @@ impl Exchange<'_, '_> {
         while self.is_fed() && !self.client.input.is_empty() {
             if self.client_pass > 0 {
                 let n = self.client_pass.min(self.client.input.len());
-                self.take(n);
+                self.take(n)?;
                 self.client_pass -= n;
                 continue;
             }
@@ -35,10 +39,27 @@ impl Exchange<'_, '_> {
         Ok(())
     }
 
+    /// Whether more is to be read from the client.
+    pub(super) fn takes_more(&self) -> bool {
+        match self.feed {
+            // What the kernel has taken keeps the server busy; more would only be copied here and wait.
+            Feed::Copy { .. } => self.to_server.is_empty(),
+            _ => self.to_server.len() < HIGH_WATER,
+        }
+    }
+
     /// Passes the first `n` bytes of the client's input on as they are.
-    fn take(&mut self, n: usize) {
-        self.to_server.extend_from_slice(self.client.input.get(..n).unwrap_or_default());
-        self.client.input.advance(n);
+    fn take(&mut self, n: usize) -> Result<(), Broken> {
+        let bytes = self.client.input.get(..n).unwrap_or_default();
+        // What the server takes at once need not be copied. Little may go with what comes behind it.
+        let sent = if n >= WORTH_A_WRITE && self.to_server.is_empty() {
+            self.server.stream.try_write(bytes).map_err(Broken::Server)?
+        } else {
+            0
+        };
+        self.to_server.extend_from_slice(bytes.get(sent..).unwrap_or_default());
+        consume(self.client.input, n);
+        Ok(())
     }
 
     fn pass_frame(&mut self, frame: Frame) {
@@ -47,7 +68,8 @@ impl Exchange<'_, '_> {
 
     fn copy_message(&mut self, frame: Frame, simple: bool) -> Result<bool, Broken> {
         match frame.tag {
-            tag::COPY_DATA | tag::FLUSH | tag::SYNC => self.pass_frame(frame),
+            tag::COPY_DATA => self.client_pass = Frame::run(frame.tag, self.client.input),
+            tag::FLUSH | tag::SYNC => self.pass_frame(frame),
             tag::COPY_DONE | tag::COPY_FAIL => {
                 if frame.len > HIGH_WATER {
                     return Err(Broken::Client);
@@ -55,7 +77,7 @@ impl Exchange<'_, '_> {
                 if self.client.input.len() < frame.len {
                     return Ok(false);
                 }
-                self.take(frame.len);
+                self.take(frame.len)?;
                 self.feed = if simple { Feed::Closed } else { Feed::Pipeline };
             }
             tag::TERMINATE => return Err(Broken::Client),

@@ -48,6 +48,20 @@ impl Frame {
         Ok(Some(Self { tag, len: len + 1 }))
     }
 
+    /// Bytes of the messages of type `tag` that `bytes` starts with, one behind the other; the last may be there only in
+    /// part. Rows come by the million: this is all that is looked at of each.
+    #[must_use]
+    pub fn run(tag: u8, bytes: &[u8]) -> usize {
+        let mut end = 0;
+        while let Some(rest) = bytes.get(end..)
+            && let Ok(Some(frame)) = Self::peek(rest)
+            && frame.tag == tag
+        {
+            end += frame.len;
+        }
+        end
+    }
+
     /// The body of this message, which starts at the start of `bytes`; `None` if it is not complete yet.
     #[must_use]
     pub fn body(self, bytes: &[u8]) -> Option<&[u8]> {
@@ -87,6 +101,18 @@ mod tests {
         assert_eq!(Frame::peek(b"Q\xff\xff\xff\xff"), Err(FrameError { tag: b'Q' }));
         assert_eq!(Frame::peek(b"Z\0\0\0"), Ok(None));
         assert_eq!(Frame::peek(b"S\0\0\0\x04"), Ok(Some(Frame { tag: b'S', len: 5 })));
+    }
+
+    #[test]
+    fn a_run_ends_where_something_else_comes() {
+        let rows = b"D\0\0\0\x05xD\0\0\0\x04D\0\0\0\x06xy";
+        for (behind, more) in
+            [(&b"C\0\0\0\x04"[..], 0), (b"D\0\0\0", 0), (b"D\0\0\0\x03", 0), (b"D\0\0\0\x09", 10)]
+        {
+            assert_eq!(Frame::run(b'D', &[rows, behind].concat()), rows.len() + more);
+        }
+        assert_eq!(Frame::run(b'D', b""), 0);
+        assert_eq!(Frame::run(b'd', rows), 0);
     }
 
     proptest! {

@@ -4,6 +4,7 @@ mod support;
 
 mod appendix_a;
 mod bonds;
+mod bulk;
 mod cancel;
 mod clients;
 mod demo;
