@@ -79,7 +79,8 @@ fn a_read_allocates_nothing_in_any_protocol() {
         // What the start of pgbench and its logins cost is in both.
         let (few, many) = (counted("500"), counted("5500"));
         let each = (many as f64 - few as f64) / 10_000.0;
-        assert!(each < 0.02, "{mode}: {each} allocations per transaction ({few}, then {many})");
+        // One in each transaction would be 1. What goes on by the time (polls, sweeps) is not: on a busy machine the run lasts.
+        assert!(each < 0.1, "{mode}: {each} allocations per transaction ({few}, then {many})");
     }
     let replicas = page("/metrics").1;
     let reads: u64 = replicas
