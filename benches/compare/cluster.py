@@ -12,16 +12,22 @@ from processes import tree
 # A role that has to prove itself by SCRAM-SHA-256, and its password. `postgres` needs none.
 ROLE = "bench"
 
-# Addresses at which every server listens: to a proxy each is a node of its own.
-ADDRESSES = [f"127.0.0.{number}" for number in range(1, 12)]
+# So many addresses has every server, those of a standby in a network of its own: to a proxy each is a node of its own.
+ADDRESSES = 11
 
 TICK = os.sysconf("SC_CLK_TCK")
+
+
+def hosts(number):
+    """Where the primary, which is number 0, or a standby listens."""
+    return [f"127.0.{number}.{n}" for n in range(1, ADDRESSES + 1)]
 
 
 class Cluster:
     """A primary and two standbys, without fsync: only the proxies are measured."""
 
     def __init__(self, base, scale, settings=""):
+        # Of each server its directory, host and port.
         self.base, self.bin, self.nodes = base, server_bin(), []
         self.user = "postgres" if os.geteuid() == 0 else None
         if self.user:
@@ -37,19 +43,21 @@ class Cluster:
     def build(self, scale, settings):
         primary, port = self.base / "primary", free_port()
         self.run("initdb", "-D", primary, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync")
-        self.configure(primary, port, "fsync=off\nmax_connections=700\nshared_buffers=128MB\nwal_keep_size=512MB\n"
+        self.configure(primary, 0, port, "fsync=off\nmax_connections=700\nshared_buffers=128MB\nwal_keep_size=512MB\n"
                        "max_wal_size=4GB\nhot_standby_feedback=on\nmax_wal_senders=20\n"
-                       f"listen_addresses='{','.join(ADDRESSES)}'\nunix_socket_directories='{self.base}'\n{settings}")
+                       f"{settings}")
         (primary / "pg_hba.conf").write_text(
             "host all postgres 127.0.0.0/8 trust\nhost replication postgres 127.0.0.0/8 trust\n"
             "host all all all scram-sha-256\n")
-        self.start(primary, port)
+        self.start(primary, 0, port)
+        # The standbys share a port, for proxies that have one for all hosts.
+        shared = free_port()
         for number in (1, 2):
-            data, own = self.base / f"replica{number}", free_port()
+            data = self.base / f"replica{number}"
             self.run("pg_basebackup", "-h", "127.0.0.1", "-p", port, "-U", "postgres", "-D", data, "-R", "-X", "stream",
                      "-c", "fast", "--no-sync")
-            self.configure(data, own, "")
-            self.start(data, own)
+            self.configure(data, number, shared, "")
+            self.start(data, number, shared)
         subprocess.run(["pgbench", "-i", "-q", "-s", str(scale), "-h", "127.0.0.1", "-p", str(port), "-U", "postgres",
                         "postgres"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.sql(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{ROLE}'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {ROLE}")
@@ -61,16 +69,16 @@ class Cluster:
         # In a session of its own: Ctrl-C is for us, and we stop the servers.
         subprocess.run(command, check=True, cwd="/", stdout=subprocess.DEVNULL, start_new_session=True)
 
-    def configure(self, data, port, text):
+    def configure(self, data, number, port, text):
         with open(data / "postgresql.conf", "a") as file:
-            file.write(f"{text}port={port}\n")
+            file.write(f"{text}listen_addresses='{','.join(hosts(number))}'\nunix_socket_directories=''\nport={port}\n")
 
-    def start(self, data, port):
-        self.nodes.append((data, port))
+    def start(self, data, number, port):
+        self.nodes.append((data, hosts(number)[0], port))
         self.run("pg_ctl", "-D", data, "-l", f"{data}.log", "-w", "-s", "start")
 
     def stop(self):
-        for data, _ in reversed(self.nodes):
+        for data, _, _ in reversed(self.nodes):
             try:
                 self.run("pg_ctl", "-D", data, "-m", "immediate", "-s", "stop")
             except subprocess.CalledProcessError:
@@ -78,7 +86,8 @@ class Cluster:
 
     def sql(self, text, node=0):
         """What psql prints, from the primary or the standby of that number."""
-        command = ["psql", "-XqAt", "-h", "127.0.0.1", "-p", str(self.ports[node]), "-U", "postgres", "-c", text]
+        _, host, port = self.nodes[node]
+        command = ["psql", "-XqAt", "-h", host, "-p", str(port), "-U", "postgres", "-c", text]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         return done.stdout.strip()
 
@@ -92,7 +101,7 @@ class Cluster:
     def cpu(self):
         """Seconds of CPU time of all servers so far, with those of their processes that have ended."""
         total = 0
-        for data, _ in self.nodes:
+        for data, _, _ in self.nodes:
             postmaster = int((data / "postmaster.pid").read_text().split()[0])
             for pid in tree(postmaster):
                 try:
@@ -103,5 +112,17 @@ class Cluster:
         return total / TICK
 
     @property
-    def ports(self):
-        return [port for _, port in self.nodes]
+    def port(self):
+        """The primary's, at 127.0.0.1."""
+        return self.nodes[0][2]
+
+    @property
+    def addresses(self):
+        """Of each server one as "host:port"."""
+        return [f"{host}:{port}" for _, host, port in self.nodes]
+
+    @property
+    def all_addresses(self):
+        """All of the standbys'."""
+        return [f"{host}:{port}" for n in range(ADDRESSES) for number, (_, _, port) in enumerate(self.nodes)
+                if number for host in hosts(number)[n:n + 1]]

@@ -28,7 +28,7 @@ from pathlib import Path
 from bench import Bench
 from cells import accept, bulk, flat, idle, transactions
 from host import ROOT, TIDEGATE, Failed, machine, raise_open_files, server_bin
-from proxies import Direct, HAProxy, PgBouncer, Pgpool, Running, Tidegate
+from proxies import Direct, HAProxy, PgBouncer, PgBouncerStandbys, Pgpool, Running, Tidegate
 from report import head, markdown, plain, table
 
 CELLS = [cell for kind in (transactions, idle, accept, bulk, flat) for cell in kind.cells()]
@@ -37,7 +37,8 @@ CELLS = [cell for kind in (transactions, idle, accept, bulk, flat) for cell in k
 def versions(makers):
     """The first line that each program says of itself."""
     found = []
-    names = [maker.name for maker in makers if isinstance(maker, (PgBouncer, HAProxy, Pgpool))]
+    # Each once.
+    names = dict.fromkeys(maker.program for maker in makers if isinstance(maker, (PgBouncer, HAProxy, Pgpool)))
     commands = [[name, "-v" if name == "haproxy" else "--version"] for name in names]
     for command in ([f"{server_bin()}/postgres", "--version"], *commands):
         done = subprocess.run(command, capture_output=True, text=True)
@@ -51,12 +52,12 @@ def makers(options):
     """The proxies that are wanted and there, in the order of the tables."""
     counts = [int(n) for n in options.workers.split(",") if n]
     own = [Tidegate(f"tidegate-{n}-workers", options.tidegate, n) for n in counts] or [Tidegate(binary=options.tidegate)]
-    known = [Direct(), PgBouncer(), HAProxy(), Pgpool(), *own]
+    known = [Direct(), PgBouncer(), PgBouncerStandbys(), HAProxy(), Pgpool(), *own]
     wanted, found = options.proxies.split(","), []
     for maker in known:
         if maker.name.split("-")[0] not in wanted:
             continue
-        if isinstance(maker, (PgBouncer, HAProxy, Pgpool)) and not shutil.which(maker.name):
+        if isinstance(maker, (PgBouncer, HAProxy, Pgpool)) and not shutil.which(maker.program):
             print(f"compare: {maker.name} is not installed, and left out", file=sys.stderr)
         else:
             found.append(maker)

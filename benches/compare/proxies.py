@@ -60,7 +60,7 @@ class Tidegate:
         command = [self.binary, "run", "--listen", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{http}"]
         if how.auth == "trust":
             command += ["--auth", "trust"]
-        for node in how.nodes or [f"127.0.0.1:{port}" for port in cluster.ports]:
+        for node in how.nodes or cluster.addresses:
             command += ["--node", f"postgres://postgres@{node}/postgres"]
         config = base / f"{self.name}-{port}.toml"
         lines = [
@@ -75,17 +75,20 @@ class Tidegate:
 
 
 class PgBouncer:
-    """In transaction mode."""
+    """In transaction mode, in front of the primary."""
 
-    name = "pgbouncer"
+    name = program = "pgbouncer"
+
+    def servers(self, cluster):
+        return f"host=127.0.0.1 port={cluster.port}"
 
     def start(self, cluster, base, how=How()):
         port = free_port()
-        config, users = base / f"pgbouncer-{port}.ini", base / f"userlist-{port}.txt"
+        config, users = base / f"{self.name}-{port}.ini", base / f"userlist-{port}.txt"
         users.write_text('"postgres" ""\n' if how.auth == "trust" else f'"{ROLE}" "{verifier(cluster)}"\n')
         auth = "trust" if how.auth == "trust" else "scram-sha-256"
         lines = [
-            "[databases]", f"* = host=127.0.0.1 port={cluster.ports[0]}", "[pgbouncer]", "listen_addr = 127.0.0.1",
+            "[databases]", f"* = {self.servers(cluster)}", "[pgbouncer]", "listen_addr = 127.0.0.1",
             f"listen_port = {port}", "listen_backlog = 4096", "unix_socket_dir =", f"auth_type = {auth}",
             f"auth_file = {users}", "pool_mode = transaction", f"default_pool_size = {POOL}",
             f"max_client_conn = {CLIENTS}", "log_connections = 0", "log_disconnections = 0",
@@ -98,10 +101,22 @@ class PgBouncer:
         return start(self.name, port, ["pgbouncer", config], base, "postgres")
 
 
+class PgBouncerStandbys(PgBouncer):
+    """In front of the standbys, which it takes in turn: it reads where Tidegate reads, and cannot write."""
+
+    name = "pgbouncer-standbys"
+    reads_only = True
+
+    def servers(self, cluster):
+        _, first, second = cluster.addresses
+        host, port = second.split(":")
+        return f"host={first.split(':')[0]},{host} port={port}"
+
+
 class HAProxy:
     """As a tunnel to the primary: a server connection for each client."""
 
-    name = "haproxy"
+    name = program = "haproxy"
 
     def start(self, cluster, base, how=How()):
         port = free_port()
@@ -109,14 +124,14 @@ class HAProxy:
         config.write_text(
             "global\n maxconn 9000\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n"
             f"frontend f\n bind 127.0.0.1:{port}\n default_backend b\n"
-            f"backend b\n server p 127.0.0.1:{cluster.ports[0]}\n")
+            f"backend b\n server p 127.0.0.1:{cluster.port}\n")
         return start(self.name, port, ["haproxy", "-f", config], base)
 
 
 class Pgpool:
     """With reads on the standbys, as Tidegate has them: a process and server connections for each client."""
 
-    name = "pgpool"
+    name = program = "pgpool"
 
     def start(self, cluster, base, how=How()):
         port = free_port()
@@ -138,8 +153,9 @@ class Pgpool:
             lines += ["enable_pool_hba = on", "pool_passwd = 'pool_passwd'"]
         else:
             lines += ["enable_pool_hba = off", "pool_passwd = ''"]
-        for number, node in enumerate(cluster.ports):
-            lines += [f"backend_hostname{number} = '127.0.0.1'", f"backend_port{number} = {node}",
+        for number, node in enumerate(cluster.addresses):
+            host, own = node.split(":")
+            lines += [f"backend_hostname{number} = '{host}'", f"backend_port{number} = {own}",
                       f"backend_weight{number} = 1", f"backend_flag{number} = 'ALLOW_TO_FAILOVER'"]
         config.write_text("\n".join(lines) + "\n")
         command = ["pgpool", "-n", "-f", config, "-a", folder / "pool_hba.conf"]
@@ -152,7 +168,7 @@ class Direct:
     name = "direct"
 
     def start(self, cluster, base, how=How()):
-        return Target(self.name, cluster.ports[0])
+        return Target(self.name, cluster.port)
 
 
 class Running:

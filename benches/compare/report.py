@@ -20,7 +20,7 @@ class Column:
     spread: bool = False
 
 
-TITLES = {"pgbouncer": "x PgBouncer", "direct": "x direct", "haproxy": "x HAProxy", ITSELF: "x its own"}
+TITLES = {"pgbouncer": "x PgBouncer", "pgbouncer-standbys": "x the same on the standbys", "direct": "x direct", "haproxy": "x HAProxy", ITSELF: "x its own"}
 
 
 def merge(runs):

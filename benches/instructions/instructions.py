@@ -97,8 +97,8 @@ class Proxy:
         command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", "--separate-threads=yes",
                    f"--callgrind-out-file={base}/out", binary, "run", "--auth", "trust", "--config", config,
                    "--listen", f"127.0.0.1:{self.port}", "--http", f"127.0.0.1:{self.http}"]
-        for node in cluster.ports:
-            command += ["--node", f"postgres://postgres@127.0.0.1:{node}/postgres"]
+        for node in cluster.addresses:
+            command += ["--node", f"postgres://postgres@{node}/postgres"]
         self.log = open(base / "log", "wb")
         self.child = subprocess.Popen(list(map(str, command)), stdout=self.log, stderr=self.log, cwd=base)
         try:

@@ -97,7 +97,7 @@ def main():
     try:
         cluster = Cluster(base, 1)
         proxies = [Tidegate(name, options.binary).start(cluster, base, How(auth="scram")) for name in ("tidegate", "other")]
-        targets = {"direct": Target("direct", cluster.ports[0]), "tidegate": proxies[0]}
+        targets = {"direct": Target("direct", cluster.port), "tidegate": proxies[0]}
         time.sleep(2)
         runs = {cell: {name: [] for name in targets} for cell in ("logins", "calm", "nearby", "storm")}
         for number in range(options.rounds):

@@ -49,7 +49,7 @@ class Bulk(Cell):
             # Hint bits are set now rather than by whoever reads first.
             cluster.sql("VACUUM (FREEZE) bulk")
             cluster.wait_replayed()
-            for node in range(len(cluster.ports)):
+            for node in range(len(cluster.nodes)):
                 cluster.sql("SELECT count(*) FROM bulk", node)
         # Proxies that have just been started: other cells leave memory behind.
         with Fleet(bench) as self.fleet:

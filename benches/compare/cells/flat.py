@@ -9,7 +9,6 @@ import time
 from contextlib import ExitStack, contextmanager
 
 from bench import Cell, Fleet
-from cluster import ADDRESSES
 from crowd import Crowd
 from host import Failed
 from load import Pgbench
@@ -156,15 +155,14 @@ class Nodes(Flat):
 
     name, what = "flat nodes", f"{NODES} nodes"
     about = (
-        f"Prepared statements through 3 nodes, or {NODES}: the primary once, and the two standbys at 127.0.0.1, "
-        "127.0.0.2 and so on, where they listen, too. Each address is a node to Tidegate, with polls and connections "
+        f"Prepared statements through 3 nodes, or {NODES}: the primary once, and the two standbys at all the "
+        "addresses where they listen. Each address is a node to Tidegate, with polls and connections "
         "of its own, although two servers stand behind the 19."
     )
 
     @contextmanager
     def prepared(self, bench):
-        primary, *standbys = bench.cluster.ports
-        nodes = [f"127.0.0.1:{primary}"] + [f"{address}:{port}" for address in ADDRESSES for port in standbys]
+        nodes = [bench.cluster.addresses[0], *bench.cluster.all_addresses]
         self.how = How(nodes=tuple(nodes[:NODES]))
         self.one = scripts(bench.base, "one", 1, plain)
         with Fleet(bench) as self.fleet:
@@ -233,7 +231,7 @@ class Waiting(Flat):
             cluster.wait_replayed()
 
     def replay(self, cluster, what):
-        for node in range(1, len(cluster.ports)):
+        for node in range(1, len(cluster.nodes)):
             cluster.sql(f"SELECT pg_wal_replay_{what}()", node)
 
     def free(self, cluster, crowd):

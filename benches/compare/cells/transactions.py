@@ -22,8 +22,8 @@ class Transactions(Cell):
     """One of pgbench's scripts, in one protocol, by so many clients."""
 
     columns = (
-        Column("cpu_us", "CPU, us", 1, ("pgbouncer",), spread=True),
-        Column("p50_ms", "p50, ms", 3, ("pgbouncer",)),
+        Column("cpu_us", "CPU, us", 1, ("pgbouncer", "pgbouncer-standbys"), spread=True),
+        Column("p50_ms", "p50, ms", 3, ("pgbouncer", "pgbouncer-standbys")),
         Column("p99_ms", "p99, ms", 3, ("pgbouncer",)),
         Column("tps", "tps", 0, ("direct",)),
         Column("rss_mib", "memory, MiB", 1),
@@ -33,6 +33,11 @@ class Transactions(Cell):
         self.script, self.mode, self.clients = script, mode, clients
         self.name = f"{script} {mode} {clients}"
         self.about = f"pgbench, {script}, protocol {mode}, {clients} clients: CPU time of the proxy per transaction."
+
+    def rows(self, bench):
+        if self.script == "select-only":
+            return {maker.name: maker for maker in bench.makers}
+        return super().rows(bench)
 
     def arguments(self, bench):
         kind = {"select-only": ["-S"], "tpcb-like": []}.get(self.script)
