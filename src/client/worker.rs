@@ -260,7 +260,7 @@ async fn cancel(worker: Rc<Worker>, pid: u32, key: Vec<u8>, _done: oneshot::Send
     handle.cancel_sent();
 }
 
-/// Ends idle connections in time, and keeps the gauges.
+/// Ends idle connections in time, lets go of buffers, and keeps the gauges.
 async fn keep_house(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
@@ -269,6 +269,7 @@ async fn keep_house(worker: Rc<Worker>) {
         let settings = worker.settings();
         let age = worker.age(&settings);
         worker.pools.borrow_mut().sweep(&worker.topology(), age);
+        worker.buffers.borrow_mut().trim();
         worker.publish_pools();
     }
 }

@@ -32,12 +32,23 @@ pub fn consume(buffer: &mut BytesMut, n: usize) {
 #[derive(Debug, Default)]
 pub struct Buffers {
     free: Vec<BytesMut>,
+    /// So many have been free all the time since the last [`Self::trim`].
+    spare: usize,
 }
 
 impl Buffers {
     /// Hands out an empty buffer with room.
     pub fn take(&mut self) -> BytesMut {
-        self.free.pop().unwrap_or_else(|| BytesMut::with_capacity(SIZE))
+        let buffer = self.free.pop().unwrap_or_else(|| BytesMut::with_capacity(SIZE));
+        self.spare = self.spare.min(self.free.len());
+        buffer
+    }
+
+    /// Lets go of those that nobody has needed since the last call: a crowd's are not kept when the crowd has left.
+    pub fn trim(&mut self) {
+        self.free.truncate(self.free.len() - self.spare);
+        self.free.shrink_to(2 * self.free.len());
+        self.spare = self.free.len();
     }
 
     /// Takes a buffer back. One that has grown is not kept.
@@ -71,6 +82,22 @@ mod tests {
             let n = buffer.len() - left.min(buffer.len() / 3);
             consume(&mut buffer, n);
         }
+    }
+
+    #[test]
+    fn buffers_that_nobody_needs_are_let_go() {
+        let mut buffers = Buffers::default();
+        let crowd: Vec<_> = (0..100).map(|_| buffers.take()).collect();
+        crowd.into_iter().for_each(|buffer| buffers.give(buffer));
+        buffers.trim();
+        let few: Vec<_> = (0..3).map(|_| buffers.take()).collect();
+        few.into_iter().for_each(|buffer| buffers.give(buffer));
+        assert_eq!(buffers.free.len(), 100);
+        buffers.trim();
+        assert_eq!(buffers.free.len(), 3);
+        buffers.trim();
+        assert!(buffers.free.is_empty() && buffers.take().capacity() >= SIZE);
+        buffers.trim();
     }
 
     #[test]
