@@ -144,6 +144,12 @@ const WORKER_BITS: u32 = 6;
 /// The most workers that process ids can tell apart.
 pub const MAX_WORKERS: usize = 1 << WORKER_BITS;
 
+/// A table with room for so many times what is in it is too large, unless it is small.
+const ROOMY: usize = 8;
+
+/// Room that a table always keeps.
+const LEAST_ROOM: usize = 128;
+
 /// The smallest process id that a client is told.
 const LEAST_PID: u32 = 1 << 30;
 
@@ -172,6 +178,10 @@ impl Handles {
     /// A client is gone.
     pub fn remove(&mut self, pid: u32) {
         self.by_pid.remove(&pid);
+        // A crowd's room is not kept when the crowd has left.
+        if self.by_pid.len() < self.by_pid.capacity() / ROOMY {
+            self.by_pid.shrink_to(LEAST_ROOM.max(2 * self.by_pid.len()));
+        }
     }
 
     /// The client of that process id, if the key is right.
@@ -203,6 +213,16 @@ impl Handles {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_crowd_that_has_left_takes_no_room() {
+        let mut handles = Handles::default();
+        let pids: Vec<_> = (0..10_000).map(|_| handles.add(5, b"key".to_vec()).0).collect();
+        let (last, crowd) = pids.split_last().unwrap();
+        crowd.iter().for_each(|pid| handles.remove(*pid));
+        assert!(handles.by_pid.capacity() < 1_000, "{}", handles.by_pid.capacity());
+        assert!(handles.find(*last, b"key").is_some());
+    }
 
     #[test]
     fn only_the_right_key_finds_a_client_and_only_a_running_unit_is_cancelled() {

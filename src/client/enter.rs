@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::cancel::Handle;
@@ -48,32 +49,35 @@ impl Drop for Counted {
 }
 
 /// A client that is in, and what ends with it.
-struct Entered {
-    client: Client,
+pub(super) struct Entered {
+    pub(super) client: Client,
     _registered: Registered,
     _key: keyring::Entered,
-    _member: Member,
     _counted: Counted,
 }
 
-/// Serves a client.
-pub async fn client(worker: Rc<Worker>, mut stream: Stream, entrance: Entrance) {
+/// Lets a client in when it is its turn, if it may come in and stays.
+pub(super) async fn client(
+    worker: Rc<Worker>,
+    stream: std::net::TcpStream,
+    entrance: Entrance,
+) -> Option<Box<Entered>> {
+    stream.set_nonblocking(true).ok()?;
+    let mut stream = Stream::tcp(TcpStream::from_std(stream).ok()?);
     let max = worker.settings().auth.max_logins;
     let logging_in = match worker.shared.logins.begin(stream.peer(), max) {
         Turn::Now(place) => place,
         Turn::Later(turn) => match Box::pin(timeout(worker.settings().login_timeout, turn)).await {
             Ok(Ok(place)) => place,
-            _ => return Box::pin(refuse(&worker, &mut stream, &too_many_logins())).await,
+            _ => return refused(&worker, &mut stream, &too_many_logins()).await,
         },
-        Turn::Never => return Box::pin(refuse(&worker, &mut stream, &too_many_logins())).await,
+        Turn::Never => return refused(&worker, &mut stream, &too_many_logins()).await,
     };
-    // Boxed, for letting a client in takes more room than its life.
-    if let Some(mut entered) = Box::pin(let_in(worker, stream, logging_in, entrance)).await {
-        entered.client.live().await;
-    }
+    // Boxed, for it takes more room than waiting in line.
+    Box::pin(let_in(worker, stream, logging_in, entrance)).await
 }
 
-/// Lets a client in, if it may come in and stays.
+/// Lets a client in whose turn it is.
 async fn let_in(
     worker: Rc<Worker>,
     mut stream: Stream,
@@ -121,7 +125,7 @@ async fn let_in(
         return None;
     }
     match enter(&worker, &mut stream, arrival, entrance, (pid, &key), &handle).await {
-        Ok((session, identity, (pool, member))) => {
+        Ok((session, identity, pool)) => {
             let catalog = worker.shared.catalogs.of(&identity.database);
             let client = Client {
                 worker,
@@ -145,13 +149,7 @@ async fn let_in(
                 skip: 0,
                 counted_pins: Pins::default(),
             };
-            Some(Box::new(Entered {
-                client,
-                _registered: registered,
-                _key: key_of_role,
-                _member: member,
-                _counted: counted,
-            }))
+            Some(Box::new(Entered { client, _registered: registered, _key: key_of_role, _counted: counted }))
         }
         Err(report) => refused(&worker, &mut stream, &report).await,
     }
@@ -192,9 +190,9 @@ async fn enter(
     entrance: Entrance,
     (pid, key): (u32, &[u8]),
     handle: &Handle,
-) -> Result<(Session, Identity, (PoolKey, Member)), Report> {
+) -> Result<(Session, Member, PoolKey), Report> {
     let identity = Identity { user: arrival.user, role: arrival.role, database: arrival.database };
-    let (pool, member) = worker.pools.borrow_mut().key(&identity);
+    let (pool, identity) = worker.pools.borrow_mut().key(identity);
     let mut lease = first_lease(worker, entrance, pool, &identity, handle).await?;
     match settle(&mut lease.connection, &arrival.settings, pid).await {
         Ok(()) => {}
@@ -217,7 +215,7 @@ async fn enter(
     let level = arrival.level.unwrap_or_else(|| level(settings.consistency));
     let round = worker.round.get();
     worker.round.set(round.wrapping_add(1));
-    Ok((Session::new(arrival.settings, level, round), identity, (pool, member)))
+    Ok((Session::new(arrival.settings, level, round), identity, pool))
 }
 
 /// A connection to the primary, or to any node if there is none: reads go on without a primary. By the replicas' own

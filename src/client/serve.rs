@@ -16,7 +16,7 @@ use super::worker::{Entrance, Worker};
 use crate::monitor::{CatalogCell, Latest};
 use crate::net::Stream;
 use crate::net::buffers::make_room;
-use crate::pool::{Identity, Lease, PoolKey};
+use crate::pool::{Lease, Member, PoolKey};
 use crate::relay::own_notification;
 use crate::session::collect::End;
 use crate::session::collect::{self, Collected, Collector};
@@ -38,7 +38,7 @@ pub(super) struct Client {
     pub(super) input: BytesMut,
     pub(super) entrance: Entrance,
     pub(super) session: Session,
-    pub(super) identity: Identity,
+    pub(super) identity: Member,
     pub(super) key: PoolKey,
     pub(super) handle: Rc<Handle>,
     pub(super) catalog: Arc<CatalogCell>,

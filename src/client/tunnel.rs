@@ -73,7 +73,7 @@ async fn connect(
     let identity =
         Identity { user: arrival.user.clone(), role: arrival.role, database: arrival.database.clone() };
     // It takes one of pool.size for itself.
-    let (key, _member) = worker.pools.borrow_mut().key(&identity);
+    let (key, identity) = worker.pools.borrow_mut().key(identity);
     let permit = match lease::seat(worker, node, key, handle).await {
         Ok(Seat::Permit(permit)) => permit,
         Ok(Seat::Lease(idle)) => {

@@ -199,10 +199,11 @@ impl Client {
     pub(super) async fn run_placed(&mut self, unit: &Unit) -> Life {
         let mut tries = Tries::default();
         let mut now = self.worker.now();
-        loop {
+        let report = loop {
             let (mut lease, place) = match self.reach(unit, &mut tries, now).await {
                 Ok(reached) => reached,
-                Err(report) => return Box::pin(self.give_up(unit, &report)).await,
+                // What is matched on would keep its room in the task through an await in here.
+                Err(report) => break report,
             };
             let how = self.how(unit, &place);
             let outcome = self.exchange(&mut lease, unit, how).await;
@@ -210,7 +211,8 @@ impl Client {
                 return self.after(lease, place, unit, outcome).await;
             }
             now = self.worker.now();
-        }
+        };
+        Box::pin(self.give_up(unit, &report)).await
     }
 
     /// How a unit runs at that place, outside of any transaction.
@@ -390,7 +392,8 @@ impl Client {
             &mut noted,
             scratch,
         );
-        let outcome = exchange.run(unit).await;
+        let ran = exchange.run(unit).await;
+        let outcome = exchange.outcome(ran);
         self.pending_unit = !exchange.has_taken();
         let (to_server, to_client) = exchange.into_scratch();
         let mut buffers = self.worker.buffers.borrow_mut();

@@ -19,7 +19,7 @@ use crate::auth::Users;
 use crate::config::Settings;
 use crate::metrics::WorkerMetrics;
 use crate::monitor::{Catalogs, Clock, Latest, PollsHandle, Published, Snapshot, Verifiers};
-use crate::net::{Acceptor, Buffers, Connectors, Stream, local_runtime};
+use crate::net::{Acceptor, Buffers, Connectors, local_runtime};
 use crate::pool::pools::Age;
 use crate::pool::{Limits, Pools};
 use crate::session::{KnownTexts, Statements, Told};
@@ -220,8 +220,9 @@ pub fn run(worker: Worker, mut jobs: mpsc::UnboundedReceiver<Job>) -> std::io::R
 }
 
 async fn admit(worker: Rc<Worker>, stream: std::net::TcpStream, entrance: Entrance) {
-    if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream)) {
-        enter::client(worker.clone(), Stream::tcp(stream), entrance).await;
+    // Boxed, for letting a client in takes more room than its life.
+    if let Some(mut entered) = Box::pin(enter::client(worker.clone(), stream, entrance)).await {
+        entered.client.live().await;
     }
     if let Some(door) = worker.shared.workers.get(worker.number) {
         door.load.fetch_sub(1, Ordering::Relaxed);
@@ -269,7 +270,7 @@ async fn cancel(worker: Rc<Worker>, pid: u32, key: Vec<u8>, _done: oneshot::Send
     handle.cancel_sent();
 }
 
-/// Ends idle connections in time, and keeps the gauges.
+/// Ends idle connections in time, lets go of buffers, and keeps the gauges.
 async fn keep_house(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
@@ -278,6 +279,7 @@ async fn keep_house(worker: Rc<Worker>) {
         let settings = worker.settings();
         let age = worker.age(&settings);
         worker.pools.borrow_mut().sweep(&worker.topology(), age);
+        worker.buffers.borrow_mut().trim();
         worker.publish_pools();
     }
 }
@@ -301,5 +303,20 @@ async fn answer_bell(worker: Rc<Worker>) {
     loop {
         bell.notified().await;
         worker.pools.borrow_mut().on_bell();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_at_rest_has_no_room_for_letting_it_in() {
+        fn size<F>(_: fn(Rc<Worker>, std::net::TcpStream, Entrance) -> F) -> usize {
+            size_of::<F>()
+        }
+        // With optimization it is 912, and the task, which has 104 of its own and comes in steps of 128, 1,024.
+        let most = if cfg!(debug_assertions) { 1_500 } else { 920 };
+        assert!(size(admit) <= most, "{}", size(admit));
     }
 }

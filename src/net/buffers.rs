@@ -44,14 +44,48 @@ pub fn consume(buffer: &mut BytesMut, n: usize) {
 /// The free buffers of one worker.
 #[derive(Debug, Default)]
 pub struct Buffers {
-    free: Vec<BytesMut>,
-    large: Vec<BytesMut>,
+    usual: Free,
+    large: Free,
+}
+
+/// Free buffers of one size.
+#[derive(Debug, Default)]
+struct Free {
+    buffers: Vec<BytesMut>,
+    /// So many have been free all the time since the last [`Self::trim`].
+    spare: usize,
+}
+
+impl Free {
+    fn take(&mut self, size: usize) -> BytesMut {
+        let buffer = self.buffers.pop().unwrap_or_else(|| BytesMut::with_capacity(size));
+        self.spare = self.spare.min(self.buffers.len());
+        buffer
+    }
+
+    fn keep(&mut self, buffer: BytesMut, most: usize) {
+        if self.buffers.len() < most {
+            self.buffers.push(buffer);
+        }
+    }
+
+    fn trim(&mut self) {
+        self.buffers.truncate(self.buffers.len() - self.spare);
+        self.buffers.shrink_to(2 * self.buffers.len());
+        self.spare = self.buffers.len();
+    }
 }
 
 impl Buffers {
     /// Hands out an empty buffer with room.
     pub fn take(&mut self) -> BytesMut {
-        self.free.pop().unwrap_or_else(|| BytesMut::with_capacity(SIZE))
+        self.usual.take(SIZE)
+    }
+
+    /// Lets go of those that nobody has needed since the last call: a crowd's are not kept when the crowd has left.
+    pub fn trim(&mut self) {
+        self.usual.trim();
+        self.large.trim();
     }
 
     /// Sees to it that the next read into a buffer that one has filled can take more.
@@ -63,7 +97,7 @@ impl Buffers {
         }
         // Large it may be already, with what was consumed in front of the rest.
         if !buffer.try_reclaim(LARGE - buffer.len()) {
-            let mut large = self.large.pop().unwrap_or_else(|| BytesMut::with_capacity(LARGE));
+            let mut large = self.large.take(LARGE);
             large.extend_from_slice(buffer);
             self.give(std::mem::replace(buffer, large));
         }
@@ -78,12 +112,9 @@ impl Buffers {
         }
         // What was consumed in front of it is part of its room, too.
         if !buffer.try_reclaim(2 * SIZE + 1) {
-            if self.free.len() < KEEP {
-                self.free.push(buffer);
-            }
-        } else if buffer.try_reclaim(LARGE) && !buffer.try_reclaim(LARGE + 1) && self.large.len() < KEEP_LARGE
-        {
-            self.large.push(buffer);
+            self.usual.keep(buffer, KEEP);
+        } else if buffer.try_reclaim(LARGE) && !buffer.try_reclaim(LARGE + 1) {
+            self.large.keep(buffer, KEEP_LARGE);
         }
     }
 }
@@ -125,16 +156,16 @@ mod tests {
                 assert!(buffer.iter().all(|b| *b == 2));
                 buffer.resize(LARGE, 1);
             }
-            assert_eq!((buffers.free.len(), buffers.large.len()), (1, 0));
+            assert_eq!((buffers.usual.buffers.len(), buffers.large.buffers.len()), (1, 0));
             places.push(buffer.as_ptr());
             buffers.give(buffer);
-            assert_eq!((buffers.free.len(), buffers.large.len()), (1, 1));
+            assert_eq!((buffers.usual.buffers.len(), buffers.large.buffers.len()), (1, 1));
         }
         assert!(places.iter().all(|place| *place == places[0]), "new ones were made");
         for _ in 0..2 * KEEP_LARGE {
             buffers.give(BytesMut::with_capacity(LARGE));
         }
-        assert_eq!(buffers.large.len(), KEEP_LARGE);
+        assert_eq!(buffers.large.buffers.len(), KEEP_LARGE);
     }
 
     #[test]
@@ -145,7 +176,23 @@ mod tests {
         consume(&mut buffer, SIZE / 4);
         buffers.enlarge(&mut buffer);
         assert!(buffer.len() == 3 * SIZE / 4 && buffer.capacity() - buffer.len() >= ENOUGH);
-        assert!(buffers.free.is_empty());
+        assert!(buffers.usual.buffers.is_empty());
+    }
+
+    #[test]
+    fn buffers_that_nobody_needs_are_let_go() {
+        let mut buffers = Buffers::default();
+        let crowd: Vec<_> = (0..100).map(|_| buffers.take()).collect();
+        crowd.into_iter().for_each(|buffer| buffers.give(buffer));
+        buffers.trim();
+        let few: Vec<_> = (0..3).map(|_| buffers.take()).collect();
+        few.into_iter().for_each(|buffer| buffers.give(buffer));
+        assert_eq!(buffers.usual.buffers.len(), 100);
+        buffers.trim();
+        assert_eq!(buffers.usual.buffers.len(), 3);
+        buffers.trim();
+        assert!(buffers.usual.buffers.is_empty() && buffers.take().capacity() >= SIZE);
+        buffers.trim();
     }
 
     #[test]
@@ -164,6 +211,6 @@ mod tests {
         mostly_consumed.extend_from_slice(&[1; 99 * SIZE]);
         mostly_consumed.advance(98 * SIZE + SIZE / 2);
         buffers.give(mostly_consumed);
-        assert!(buffers.free.is_empty());
+        assert!(buffers.usual.buffers.is_empty());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,9 +39,17 @@ impl PoolKey {
     }
 }
 
-/// Somebody is in as a role and a database.
-#[derive(Clone, Debug, Default)]
-pub struct Member(Rc<()>);
+/// Somebody is in as that role and database. All who are share what it says of them.
+#[derive(Clone, Debug)]
+pub struct Member(Rc<Identity>);
+
+impl Deref for Member {
+    type Target = Identity;
+
+    fn deref(&self) -> &Identity {
+        &self.0
+    }
+}
 
 struct Waiter {
     key: PoolKey,
@@ -85,7 +94,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub struct Pools {
     worker: usize,
     limits: Arc<Limits>,
-    keys: HashMap<Identity, (PoolKey, Member)>,
+    keys: HashMap<Rc<Identity>, PoolKey>,
     /// Numbers that stand for nobody any more.
     spare: Vec<PoolKey>,
     nodes: Vec<NodePool>,
@@ -130,22 +139,22 @@ impl Pools {
     }
 
     /// The number of a role and a database; it stands for them as long as what comes with it lives.
-    pub fn key(&mut self, identity: &Identity) -> (PoolKey, Member) {
-        if let Some(known) = self.keys.get(identity) {
-            return known.clone();
+    pub fn key(&mut self, identity: Identity) -> (PoolKey, Member) {
+        if let Some((known, key)) = self.keys.get_key_value(&identity) {
+            return (*key, Member(known.clone()));
         }
         let next = || PoolKey(u32::try_from(self.keys.len()).unwrap_or(u32::MAX));
-        let new = (self.spare.pop().unwrap_or_else(next), Member::default());
-        self.keys.insert(identity.clone(), new.clone());
-        new
+        let (key, identity) = (self.spare.pop().unwrap_or_else(next), Rc::new(identity));
+        self.keys.insert(identity.clone(), key);
+        (key, Member(identity))
     }
 
     /// Forgets roles and databases that nobody is in as, and nothing is kept for: strangers may choose their names.
     fn forget(&mut self) {
         let (nodes, spare, vacated) = (&self.nodes, &mut self.spare, &mut self.vacated);
-        self.keys.retain(|_, (key, member)| {
+        self.keys.retain(|identity, key| {
             let keeps = |pool: &NodePool| pool.idle.get(key.0 as usize).is_some_and(|idle| !idle.is_empty());
-            let used = Rc::strong_count(&member.0) > 1 || nodes.iter().any(keeps);
+            let used = Rc::strong_count(identity) > 1 || nodes.iter().any(keeps);
             if !used {
                 vacated.remove(key);
                 spare.push(*key);
@@ -349,7 +358,7 @@ impl Pools {
     /// Ends every idle connection to a database, and until then those that come back: somebody wants it alone.
     pub fn vacate(&mut self, database: &str, until: Duration) {
         let keys = self.keys.iter().filter(|(owner, _)| *owner.database == *database);
-        let keys: Vec<_> = keys.map(|(_, (key, _))| *key).collect();
+        let keys: Vec<_> = keys.map(|(_, key)| *key).collect();
         self.vacated.extend(keys.iter().map(|key| (*key, until)));
         for pool in &mut self.nodes {
             for key in &keys {
@@ -429,14 +438,14 @@ mod tests {
     fn names_that_nobody_uses_any_more_are_forgotten() {
         let mut pools = Pools::new(0, 2, Limits::new(2, 1, 10));
         let age = Age { now: Duration::ZERO, idle: Duration::MAX, life: Duration::MAX };
-        let (stays, member) = pools.key(&of("stays"));
+        let (stays, member) = pools.key(of("stays"));
         for round in 0..10 {
-            let members: Vec<_> = (0..100).map(|n| pools.key(&of(&format!("{round}-{n}")))).collect();
+            let members: Vec<_> = (0..100).map(|n| pools.key(of(&format!("{round}-{n}")))).collect();
             assert!(members.iter().all(|(key, _)| *key != stays && key.0 <= 100));
             drop(members);
             pools.sweep(&Topology::default(), age);
         }
-        assert_eq!((pools.keys.len(), pools.key(&of("stays")).0), (1, stays));
+        assert_eq!((pools.keys.len(), pools.key(of("stays")).0), (1, stays));
         drop(member);
         pools.sweep(&Topology::default(), age);
         assert!(pools.keys.is_empty());

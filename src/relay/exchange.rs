@@ -203,11 +203,9 @@ impl<'a, 'b> Exchange<'a, 'b> {
         (self.to_server, self.to_client)
     }
 
-    /// Gives the server the session's settings and the unit, and the client the answer.
-    ///
-    /// The unit leaves the client's input unless it was refused or nothing of its answer was seen.
-    pub async fn run(&mut self, unit: &Unit) -> Outcome {
-        match self.exchange(unit).await {
+    /// How a unit ended that [`Self::run`] has run.
+    pub fn outcome(&self, ran: Result<Outcome, Broken>) -> Outcome {
+        match ran {
             Ok(outcome) => outcome,
             Err(Broken::Client) => Outcome::ClientGone,
             Err(Broken::Server(error)) => Outcome::ServerLost {
@@ -225,7 +223,14 @@ impl<'a, 'b> Exchange<'a, 'b> {
         self.seen && self.pass > 0
     }
 
-    async fn exchange(&mut self, unit: &Unit) -> Result<Outcome, Broken> {
+    /// Gives the server the session's settings and the unit, and the client the answer; [`Self::outcome`] says what the
+    /// end means. (Not in one: each future around another takes its room in every client's task.)
+    ///
+    /// The unit leaves the client's input unless it was refused or nothing of its answer was seen.
+    ///
+    /// # Errors
+    /// The unit cannot go on.
+    pub async fn run(&mut self, unit: &Unit) -> Result<Outcome, Broken> {
         self.simple = unit.simple;
         self.ends_copy = unit.ends_copy;
         self.mixed = unit.mixed;
@@ -254,16 +259,19 @@ impl<'a, 'b> Exchange<'a, 'b> {
                 self.make_server_room();
                 let Connection { stream, input, .. } = &mut *self.server;
                 let read = poll_fn(|cx| stream.poll_read_into(cx, input)).await;
-                self.pass_down(read, unit).await?;
+                came(read)?;
+                self.pass_down(unit).await?;
                 continue;
             }
-            match self.wait().await? {
+            // Not matched on where it is awaited, as it would keep its room in the task through the awaits below.
+            let ready = self.wait().await?;
+            match ready {
                 Ready::Server => {
                     self.make_server_room();
-                    if let Some(read) = self.server.stream.read_now(&mut self.server.input).await.transpose()
-                    {
-                        self.pass_down(read, unit).await?;
-                    }
+                    let read = self.server.stream.read_now(&mut self.server.input).await.transpose();
+                    let Some(read) = read else { continue };
+                    came(read)?;
+                    self.pass_down(unit).await?;
                 }
                 Ready::ServerRoom => {}
                 Ready::Client => {
@@ -403,10 +411,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
     }
 
     /// Passes on what the client may see of what was read from the server.
-    async fn pass_down(&mut self, read: io::Result<usize>, unit: &Unit) -> Result<(), Broken> {
-        if read.map_err(Broken::Server)? == 0 {
-            return Err(Broken::Server(io::ErrorKind::UnexpectedEof.into()));
-        }
+    async fn pass_down(&mut self, unit: &Unit) -> Result<(), Broken> {
         self.note_server_read();
         let was_holding = self.holding;
         self.downstream()?;
@@ -468,6 +473,15 @@ impl<'a, 'b> Exchange<'a, 'b> {
     }
 }
 
+/// Whether anything was read from the server.
+fn came(read: io::Result<usize>) -> Result<(), Broken> {
+    match read {
+        Ok(0) => Err(Broken::Server(io::ErrorKind::UnexpectedEof.into())),
+        Ok(_) => Ok(()),
+        Err(error) => Err(Broken::Server(error)),
+    }
+}
+
 /// What turns the session's messages into the server's.
 pub(super) fn translator<'a>(
     session: &'a mut Session,
@@ -498,9 +512,13 @@ enum Ready {
 
 /// Why a unit cannot go on.
 #[derive(Debug)]
-pub(super) enum Broken {
+pub enum Broken {
+    /// The client went away.
     Client,
+    /// The server's connection broke.
     Server(io::Error),
+    /// The server does not keep to the protocol, or did not take our own settings.
     Protocol(String),
+    /// The client has too many prepared statements.
     TooManyStatements,
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tidegate::demo::cluster::Cluster;
 use tidegate::demo::scrape::get;
 
+use crate::support::peer::{Peer, Script};
 use crate::support::proxy::{PATIENCE, connect, rows, sqlstate, value};
 use crate::support::wire::Wire;
 use crate::support::{Proxy, shared};
@@ -342,4 +343,39 @@ async fn replication_connections_reach_the_primary() {
     proxy.signal("-TERM");
     tokio::task::spawn_blocking(move || receiver.wait().unwrap()).await.unwrap();
     fs::remove_dir_all(&wal).unwrap();
+}
+
+#[tokio::test]
+async fn memory_goes_back_when_a_crowd_has_left() {
+    if cfg!(not(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))) {
+        // Other allocators may keep it.
+        return;
+    }
+    // Free memory goes back sooner than it usually does.
+    let sooner = [("_RJEM_MALLOC_CONF", "dirty_decay_ms:100")];
+    let proxy = Proxy::with(shared(), &sooner).await;
+    let come = || {
+        let mut peer = Peer::log_in(proxy.port);
+        peer.send(&Script::default().query("SELECT 1").0);
+        peer.until(b'Z');
+        peer
+    };
+    drop((0..10).map(|_| come()).collect::<Vec<_>>());
+    let before = proxy.resident();
+    let mut crowd: Vec<_> = (0..500).map(|_| come()).collect();
+    for peer in &mut crowd {
+        // The beginning of a statement takes a buffer.
+        peer.send(&[b"Q\0\0\x40\0SELECT '".as_slice(), &[b'x'; 15_000]].concat());
+    }
+    let grown = || proxy.resident().saturating_sub(before);
+    let began = Instant::now();
+    while grown() < 6 * 1024 * 1024 {
+        assert!(began.elapsed() < PATIENCE, "{} bytes are not what they take", grown());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(crowd);
+    while grown() > 3 * 1024 * 1024 {
+        assert!(began.elapsed() < PATIENCE, "{} bytes were kept", grown());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }

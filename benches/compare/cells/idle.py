@@ -10,8 +10,9 @@ CLIENTS = 10_000
 WAVES = 3
 # Clients that log in at a time: what logins need for a moment is another matter.
 AT_ONCE = 100
-# Seconds between the last one's leaving and the look at what is left.
-REST = 3
+# Seconds between the last one's leaving and the look at what is left: who gives memory back waits whether it is needed
+# again.
+REST = 30
 
 
 class Idle(Cell):

@@ -117,8 +117,17 @@ impl Proxy {
 
     /// The most memory that the proxy has ever had resident, in bytes.
     pub(crate) fn peak(&self) -> u64 {
+        self.status("VmHWM")
+    }
+
+    /// What it has resident now.
+    pub(crate) fn resident(&self) -> u64 {
+        self.status("VmRSS")
+    }
+
+    fn status(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
+        let line = status.lines().find(|l| l.starts_with(name)).unwrap();
         let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         kib * 1024
     }
