@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::BytesMut;
 use tokio::time::timeout;
 
+use super::accept::{Entrance, Origin};
 use super::cancel::Handle;
 use super::handshake::{self, Arrival, Greeting};
 use super::keyring;
@@ -14,7 +15,7 @@ use super::logins::{LoggingIn, Turn};
 use super::serve::Client;
 use super::tunnel::tunnel;
 use super::unit;
-use super::worker::{Entrance, Worker, route_cancel};
+use super::worker::{Worker, route_cancel};
 use crate::config::settings::Consistency;
 use crate::net::Stream;
 use crate::pool::{Identity, Lease, Member, PoolKey};
@@ -57,9 +58,9 @@ struct Entered {
 }
 
 /// Serves a client.
-pub async fn client(worker: Rc<Worker>, mut stream: Stream, entrance: Entrance) {
+pub async fn client(worker: Rc<Worker>, mut stream: Stream, origin: Origin) {
     let max = worker.settings().auth.max_logins;
-    let logging_in = match worker.shared.logins.begin(stream.peer(), max) {
+    let logging_in = match worker.shared.logins.begin(Some(origin.address), max) {
         Turn::Now(place) => place,
         Turn::Later(turn) => match Box::pin(timeout(worker.settings().login_timeout, turn)).await {
             Ok(Ok(place)) => place,
@@ -68,7 +69,7 @@ pub async fn client(worker: Rc<Worker>, mut stream: Stream, entrance: Entrance) 
         Turn::Never => return Box::pin(refuse(&worker, &mut stream, &too_many_logins())).await,
     };
     // Boxed, for letting a client in takes more room than its life.
-    if let Some(mut entered) = Box::pin(let_in(worker, stream, logging_in, entrance)).await {
+    if let Some(mut entered) = Box::pin(let_in(worker, stream, origin, logging_in)).await {
         entered.client.live().await;
     }
 }
@@ -77,14 +78,14 @@ pub async fn client(worker: Rc<Worker>, mut stream: Stream, entrance: Entrance) 
 async fn let_in(
     worker: Rc<Worker>,
     mut stream: Stream,
+    Origin { address, entrance }: Origin,
     logging_in: LoggingIn,
-    entrance: Entrance,
 ) -> Option<Box<Entered>> {
     let mut input = BytesMut::new();
     let limit = worker.settings().login_timeout;
-    let greeting = timeout(limit, handshake::greet(&mut stream, &mut input, &worker)).await.ok()?;
+    let greeting = timeout(limit, handshake::greet(&mut stream, address, &mut input, &worker)).await.ok()?;
     drop(logging_in);
-    let arrival = match greeting {
+    let mut arrival = match greeting {
         Greeting::Arrival(arrival) => *arrival,
         Greeting::Cancel(pid, key) => {
             route_cancel(&worker.shared, pid, key).await;
@@ -92,13 +93,14 @@ async fn let_in(
         }
         Greeting::Over => return None,
     };
+    let mut said = std::mem::take(&mut arrival.said);
     let counted = match Counted::new(&worker) {
         Some(counted) if !worker.shared.draining.load(Ordering::Relaxed) => counted,
-        Some(_) => return refused(&worker, &mut stream, &shutting_down()).await,
+        Some(_) => return refused(&worker, &mut stream, said, &shutting_down()).await,
         None => {
             let report = Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
                 .detail("Tidegate's limit is pool.max_clients.");
-            return refused(&worker, &mut stream, &report).await;
+            return refused(&worker, &mut stream, said, &report).await;
         }
     };
     let key_len = arrival.key_len;
@@ -111,16 +113,16 @@ async fn let_in(
             sqlstate::FEATURE_NOT_SUPPORTED,
             "replication connections come in by the usual entrance: they go to the primary",
         );
-        return refused(&worker, &mut stream, &report).await;
+        return refused(&worker, &mut stream, said, &report).await;
     }
     if !arrival.replication.is_empty() {
-        let passed = tunnel(&worker, &mut stream, &mut input, arrival, (pid, &key), &handle).await;
-        if let Err(report) = passed {
-            refuse(&worker, &mut stream, &report).await;
-        }
-        return None;
+        let passed = tunnel(&worker, &mut stream, &mut input, arrival, &mut said, (pid, &key), &handle).await;
+        return match passed {
+            Ok(()) => None,
+            Err(report) => refused(&worker, &mut stream, said, &report).await,
+        };
     }
-    match enter(&worker, &mut stream, arrival, entrance, (pid, &key), &handle).await {
+    match enter(&worker, &mut stream, arrival, &mut said, entrance, (pid, &key), &handle).await {
         Ok((session, identity, (pool, member))) => {
             let catalog = worker.shared.catalogs.of(&identity.database);
             let client = Client {
@@ -153,7 +155,7 @@ async fn let_in(
                 _counted: counted,
             }))
         }
-        Err(report) => refused(&worker, &mut stream, &report).await,
+        Err(report) => refused(&worker, &mut stream, said, &report).await,
     }
 }
 
@@ -171,24 +173,30 @@ fn too_many_logins() -> Report {
         .detail("Tidegate's limit is auth.max_logins.")
 }
 
-async fn refused<T>(worker: &Worker, stream: &mut Stream, report: &Report) -> Option<T> {
-    refuse(worker, stream, report).await;
+/// `said` is what the client is to be told before.
+async fn refused<T>(worker: &Worker, stream: &mut Stream, said: BytesMut, report: &Report) -> Option<T> {
+    refuse_behind(worker, stream, said, report).await;
     None
 }
 
 pub(super) async fn refuse(worker: &Worker, stream: &mut Stream, report: &Report) {
+    refuse_behind(worker, stream, BytesMut::new(), report).await;
+}
+
+async fn refuse_behind(worker: &Worker, stream: &mut Stream, mut out: BytesMut, report: &Report) {
     worker.count_error(report);
-    let mut out = BytesMut::new();
     report.write(&mut out);
     // Whoever is gone needs no answer.
     let _ = stream.write_all(&out).await;
 }
 
-/// Lets a client in: a server must take its role, database and settings, and tells the parameters.
+/// Lets a client in: a server must take its role, database and settings, and tells the parameters. `out` is what it is to
+/// be told first.
 async fn enter(
     worker: &Worker,
     stream: &mut Stream,
     arrival: Arrival,
+    out: &mut BytesMut,
     entrance: Entrance,
     (pid, key): (u32, &[u8]),
     handle: &Handle,
@@ -206,12 +214,11 @@ async fn enter(
             ));
         }
     }
-    let mut out = BytesMut::new();
-    handshake::welcome(&mut out, &lease.connection.parameters, pid, key);
+    handshake::welcome(out, &lease.connection.parameters, pid, key);
     let settings = worker.settings();
     worker.pools.borrow_mut().give_back(lease, &worker.topology(), worker.age(&settings));
     stream
-        .write_all(&out)
+        .write_all(out)
         .await
         .map_err(|_| Report::fatal(sqlstate::CONNECTION_EXCEPTION, "the client is gone"))?;
     let level = arrival.level.unwrap_or_else(|| level(settings.consistency));

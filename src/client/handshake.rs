@@ -1,5 +1,6 @@
 //! A client's first packets: version, encryption, login, and what it is told when it is in.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use bytes::BytesMut;
@@ -43,6 +44,8 @@ pub struct Arrival {
     pub level: Option<Level>,
     /// For a replication connection: what its server is told at startup. Empty for all others.
     pub replication: Vec<(String, String)>,
+    /// What it is told first: that it has proven who it is. With the rest, for each write wakes it.
+    pub said: BytesMut,
     /// Bytes of its cancel key.
     pub key_len: usize,
 }
@@ -59,8 +62,8 @@ pub enum Greeting {
 }
 
 /// Speaks with a client until it has proven who it is. `input` may hold more afterwards.
-pub async fn greet(stream: &mut Stream, input: &mut BytesMut, worker: &Worker) -> Greeting {
-    match try_greet(stream, input, worker).await {
+pub async fn greet(stream: &mut Stream, address: IpAddr, input: &mut BytesMut, worker: &Worker) -> Greeting {
+    match try_greet(stream, address, input, worker).await {
         Ok(greeting) => greeting,
         Err(Some(report)) => {
             worker.count_error(&report);
@@ -76,6 +79,7 @@ pub async fn greet(stream: &mut Stream, input: &mut BytesMut, worker: &Worker) -
 
 async fn try_greet(
     stream: &mut Stream,
+    address: IpAddr,
     input: &mut BytesMut,
     worker: &Worker,
 ) -> Result<Greeting, Option<Report>> {
@@ -122,7 +126,7 @@ async fn try_greet(
                 )));
             }
             First::Startup { minor, parameters } => {
-                return arrive(stream, input, worker, minor, parameters)
+                return arrive(stream, address, input, worker, minor, parameters)
                     .await
                     .map(|a| Greeting::Arrival(Box::new(a)));
             }
@@ -158,6 +162,7 @@ async fn secure(stream: &mut Stream, acceptor: &Acceptor, received: BytesMut) ->
 
 async fn arrive(
     stream: &mut Stream,
+    address: IpAddr,
     input: &mut BytesMut,
     worker: &Worker,
     minor: u16,
@@ -182,8 +187,7 @@ async fn arrive(
     }
     let replication = Replication::of(parameters)?;
     let applicant = Applicant {
-        // Who is gone already has no address, and gets in by no rule.
-        address: stream.peer().ok_or(None)?,
+        address,
         tls: stream.tls().is_some(),
         database: &database,
         user: &user,
@@ -197,8 +201,8 @@ async fn arrive(
                     address = %applicant.address, sqlstate = %report.sqlstate, "a login was refused");
             }
         })?;
-    stream.write_all(&out).await.map_err(|_| None)?;
     Ok(Arrival {
+        said: out,
         user: user.into(),
         database: database.into(),
         role,
@@ -336,6 +340,9 @@ fn settings(parameters: Parameters<'_>) -> Result<(SettingsMap, Option<Level>), 
 
 /// What a client is told when it is in.
 pub fn welcome(out: &mut BytesMut, parameters: &[(String, String)], pid: u32, key: &[u8]) {
+    // Each message has its tag, its length, and the zeros behind name and value.
+    let reports: usize = parameters.iter().map(|(name, value)| name.len() + value.len() + 7).sum();
+    out.reserve(reports + key.len() + 16);
     for (name, value) in parameters {
         build::parameter_status(out, name.as_bytes(), value.as_bytes());
     }

@@ -23,7 +23,7 @@ use crate::wire::sqlstate;
 /// Bytes that are copied at once: a base backup is large.
 const COPY: usize = 64 * 1024;
 
-/// Serves a replication connection from its login to its end.
+/// Serves a replication connection from its login to its end. `out` is what it is to be told first.
 ///
 /// # Errors
 /// What the client is to be told: it is not let in.
@@ -32,16 +32,16 @@ pub async fn tunnel(
     stream: &mut Stream,
     input: &mut BytesMut,
     arrival: Arrival,
+    out: &mut BytesMut,
     (pid, key): (u32, &[u8]),
     handle: &Handle,
 ) -> Result<(), Report> {
     let (mut server, _permit) = connect(worker, &arrival, handle).await?;
-    let mut out = BytesMut::new();
-    handshake::welcome(&mut out, &server.parameters, pid, key);
+    handshake::welcome(out, &server.parameters, pid, key);
     handle.runs(server.node, server.pid, &server.key);
     let _counted = Counted::new(worker);
     let passed = async {
-        stream.write_all(&out).await?;
+        stream.write_all(out).await?;
         server.stream.write_all(input).await?;
         copy_bidirectional_with_sizes(stream, &mut server.stream, COPY, COPY).await.map(|_| ())
     };

@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::accept::{Opening, Origin, accept};
 use super::cancel::{Handles, worker_of};
 use super::enter;
 use super::keyring::Keyring;
@@ -71,20 +73,13 @@ pub struct WorkerDoor {
     pub load: AtomicUsize,
 }
 
-/// By which door a client has come in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entrance {
-    /// `listen`: the primary and its replicas as one database.
-    Usual,
-    /// `listen_replica`: a standby.
-    Replica,
-}
-
 /// What a worker is asked to do.
 #[derive(Debug)]
 pub enum Job {
-    /// Serve a client that has come by that entrance.
-    Client(std::net::TcpStream, Entrance),
+    /// Let clients in there.
+    Open(Opening),
+    /// Serve a client that has come in like that, whose socket does not block.
+    Client(std::net::TcpStream, Origin),
     /// Cancel what the client of that process id and key runs; the sender is dropped when that is done.
     Cancel(u32, Vec<u8>, oneshot::Sender<()>),
     /// End all idle connections to that database; the sender is dropped when that is done.
@@ -168,6 +163,13 @@ impl Worker {
         self.metrics.client_error(&report.sqlstate);
     }
 
+    /// One client less counts for where the next one goes.
+    fn count_out(&self) {
+        if let Some(door) = self.shared.workers.get(self.number) {
+            door.load.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// How old idle connections may be.
     #[must_use]
     pub fn age(&self, settings: &Settings) -> Age {
@@ -193,8 +195,15 @@ pub fn run(worker: Worker, mut jobs: mpsc::UnboundedReceiver<Job>) -> std::io::R
         tokio::task::spawn_local(call_waiters(worker.clone()));
         while let Some(job) = jobs.recv().await {
             match job {
-                Job::Client(stream, entrance) => {
-                    tokio::task::spawn_local(admit(worker.clone(), stream, entrance));
+                Job::Open(opening) => {
+                    tokio::task::spawn_local(accept(worker.clone(), opening));
+                }
+                Job::Client(stream, origin) => {
+                    if let Ok(stream) = TcpStream::from_std(stream) {
+                        tokio::task::spawn_local(admit(worker.clone(), stream, origin));
+                    } else {
+                        worker.count_out();
+                    }
                 }
                 Job::Cancel(pid, key, done) => {
                     tokio::task::spawn_local(cancel(worker.clone(), pid, key, done));
@@ -210,13 +219,10 @@ pub fn run(worker: Worker, mut jobs: mpsc::UnboundedReceiver<Job>) -> std::io::R
     Ok(())
 }
 
-async fn admit(worker: Rc<Worker>, stream: std::net::TcpStream, entrance: Entrance) {
-    if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream)) {
-        enter::client(worker.clone(), Stream::tcp(stream), entrance).await;
-    }
-    if let Some(door) = worker.shared.workers.get(worker.number) {
-        door.load.fetch_sub(1, Ordering::Relaxed);
-    }
+/// Serves a client, and counts it out of its worker when it is gone.
+pub(super) async fn admit(worker: Rc<Worker>, stream: TcpStream, origin: Origin) {
+    enter::client(worker.clone(), Stream::tcp(stream), origin).await;
+    worker.count_out();
 }
 
 /// Passes a cancel request to the worker that it is for, and waits until it has done what it can: who has sent the
