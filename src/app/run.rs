@@ -177,6 +177,7 @@ fn start_worker(
             pools: Pools::new(number, settings.nodes.len(), shared.limits.clone()).into(),
             buffers: Default::default(),
             statements: Statements::default().into(),
+            packets: Default::default(),
             known: Default::default(),
             learned: Learned::default().into(),
             handles: Default::default(),

@@ -103,19 +103,19 @@ async fn let_in(
             return refused(&worker, &mut stream, said, &report).await;
         }
     };
-    let key_len = arrival.key_len;
+    let key_len = arrival.asked.key_len;
     let key_of_role =
-        worker.shared.keyring.enter(arrival.user.clone(), arrival.role, arrival.credential.clone());
+        worker.shared.keyring.enter(arrival.asked.user.clone(), arrival.role, arrival.credential.clone());
     let (pid, key, handle) = handshake::register(&worker, key_len);
     let registered = Registered(worker.clone(), pid);
-    if !arrival.replication.is_empty() && entrance == Entrance::Replica {
+    if !arrival.asked.replication.is_empty() && entrance == Entrance::Replica {
         let report = Report::fatal(
             sqlstate::FEATURE_NOT_SUPPORTED,
             "replication connections come in by the usual entrance: they go to the primary",
         );
         return refused(&worker, &mut stream, said, &report).await;
     }
-    if !arrival.replication.is_empty() {
+    if !arrival.asked.replication.is_empty() {
         let passed = tunnel(&worker, &mut stream, &mut input, arrival, &mut said, (pid, &key), &handle).await;
         return match passed {
             Ok(()) => None,
@@ -201,10 +201,12 @@ async fn enter(
     (pid, key): (u32, &[u8]),
     handle: &Handle,
 ) -> Result<(Session, Identity, (PoolKey, Member)), Report> {
-    let identity = Identity { user: arrival.user, role: arrival.role, database: arrival.database };
+    let asked = arrival.asked;
+    let identity =
+        Identity { user: asked.user.clone(), role: arrival.role, database: asked.database.clone() };
     let (pool, member) = worker.pools.borrow_mut().key(&identity);
     let mut lease = first_lease(worker, entrance, pool, &identity, handle).await?;
-    match settle(&mut lease.connection, &arrival.settings, pid).await {
+    match settle(&mut lease.connection, &asked.settings, pid).await {
         Ok(()) => {}
         Err(SettleError::Refused { sqlstate, message }) => return Err(Report::fatal(sqlstate, message)),
         Err(SettleError::Io(error)) => {
@@ -214,17 +216,17 @@ async fn enter(
             ));
         }
     }
-    handshake::welcome(out, &lease.connection.parameters, pid, key);
+    handshake::welcome(out, &mut lease.connection.parameters, pid, key);
     let settings = worker.settings();
     worker.pools.borrow_mut().give_back(lease, &worker.topology(), worker.age(&settings));
     stream
         .write_all(out)
         .await
         .map_err(|_| Report::fatal(sqlstate::CONNECTION_EXCEPTION, "the client is gone"))?;
-    let level = arrival.level.unwrap_or_else(|| level(settings.consistency));
+    let level = asked.level.unwrap_or_else(|| level(settings.consistency));
     let round = worker.round.get();
     worker.round.set(round.wrapping_add(1));
-    Ok((Session::new(arrival.settings, level, round), identity, (pool, member)))
+    Ok((Session::new(asked.settings.clone(), level, round), identity, (pool, member)))
 }
 
 /// A connection to the primary, or to any node if there is none: reads go on without a primary. By the replicas' own

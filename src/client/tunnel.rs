@@ -37,7 +37,7 @@ pub async fn tunnel(
     handle: &Handle,
 ) -> Result<(), Report> {
     let (mut server, _permit) = connect(worker, &arrival, handle).await?;
-    handshake::welcome(out, &server.parameters, pid, key);
+    handshake::welcome(out, &mut server.parameters, pid, key);
     handle.runs(server.node, server.pid, &server.key);
     let _counted = Counted::new(worker);
     let passed = async {
@@ -70,8 +70,9 @@ async fn connect(
             primary.ok_or_else(|| Report::fatal(sqlstate::CANNOT_CONNECT_NOW, "no primary is reachable"))?;
         (primary.id, primary.server_epoch)
     };
+    let asked = &arrival.asked;
     let identity =
-        Identity { user: arrival.user.clone(), role: arrival.role, database: arrival.database.clone() };
+        Identity { user: asked.user.clone(), role: arrival.role, database: asked.database.clone() };
     // It takes one of pool.size for itself.
     let (key, _member) = worker.pools.borrow_mut().key(&identity);
     let permit = match lease::seat(worker, node, key, handle).await {
@@ -83,7 +84,7 @@ async fn connect(
         Err(NoLease::Refused(report)) => return Err(Report { severity: Severity::Fatal, ..report }),
         Err(NoLease::Unreachable(why)) => return Err(Report::fatal(sqlstate::CANNOT_CONNECT, why)),
     };
-    let dialled = lease::connect(worker, node, epoch, &identity, &arrival.replication).await;
+    let dialled = lease::connect(worker, node, epoch, &identity, &asked.replication).await;
     match dialled {
         Ok(connection) => Ok((connection, permit)),
         Err(DialError::Login(LoginError::Refused(refusal))) => {

@@ -15,6 +15,7 @@ use super::cancel::{Handles, worker_of};
 use super::enter;
 use super::keyring::Keyring;
 use super::logins::Logins;
+use super::packets::Packets;
 use super::waiters::Waiters;
 
 use crate::auth::Users;
@@ -104,6 +105,8 @@ pub struct Worker {
     pub buffers: RefCell<Buffers>,
     /// Its prepared statements.
     pub statements: RefCell<Statements>,
+    /// The startup packets that came last.
+    pub packets: RefCell<Packets>,
     /// Texts that were judged before.
     pub known: RefCell<KnownTexts>,
     /// Texts that standbys have refused.

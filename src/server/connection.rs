@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
+use super::Parameters;
 use crate::net::Stream;
 use crate::session::{Replies, ServerStatements, SettingsMap};
 use crate::topology::NodeId;
@@ -30,7 +31,7 @@ pub struct Connection {
     /// The key for cancel requests.
     pub key: Vec<u8>,
     /// Its reported parameters.
-    pub parameters: Vec<(String, String)>,
+    pub parameters: Parameters,
     /// The settings in force on it.
     pub settings: Rc<SettingsMap>,
     /// The prepared statements that it knows.
@@ -67,22 +68,13 @@ impl Connection {
     /// Whether the server said at login that it is a standby (`in_hot_standby`, since PostgreSQL 14).
     #[must_use]
     pub fn is_standby(&self) -> bool {
-        self.parameters.iter().any(|(name, value)| name == "in_hot_standby" && value == "on")
+        self.parameters.get("in_hot_standby") == Some("on")
     }
 
     /// Whether a whole message has come that is not passed on yet.
     #[must_use]
     pub fn has_message(&self) -> bool {
         matches!(Frame::peek(&self.input), Ok(Some(frame)) if self.input.len() >= frame.len)
-    }
-
-    /// Notes a ParameterStatus.
-    pub fn parameter(&mut self, name: &[u8], value: &[u8]) {
-        let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
-        match self.parameters.iter_mut().find(|(n, _)| *n == name) {
-            Some((_, old)) => *old = value.into_owned(),
-            None => self.parameters.push((name.into_owned(), value.into_owned())),
-        }
     }
 
     /// Says good-bye, if that goes without waiting, and closes the socket.
