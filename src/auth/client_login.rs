@@ -145,7 +145,7 @@ impl ClientLogin {
         }
         let password = user.password();
         let (state, message) = match (method, user.stored()) {
-            (Method::Trust, _) => return Ok(Start::Done(done(BytesMut::new(), password))),
+            (Method::Trust, _) => return Ok(Start::Done(done(BytesMut::with_capacity(16), password))),
             (Method::Scram | Method::Md5, Stored::Scram(verifier)) => {
                 let exchange = ServerExchange::new(verifier, random().nonce, end_point);
                 let message = offer(&exchange);
@@ -283,7 +283,7 @@ impl ClientLogin {
 
 fn done(mut messages: BytesMut, credential: Option<Credential>) -> LoggedIn {
     authentication_ok(&mut messages);
-    LoggedIn { messages: messages.to_vec(), credential }
+    LoggedIn { messages: messages.into(), credential }
 }
 
 /// A PasswordMessage's text: all of it but the zero byte at its end (PostgreSQL: `recv_password_packet`).

@@ -116,7 +116,10 @@ async fn let_in(
         return refused(&worker, &mut stream, said, &report).await;
     }
     if !arrival.asked.replication.is_empty() {
-        let passed = tunnel(&worker, &mut stream, &mut input, arrival, &mut said, (pid, &key), &handle).await;
+        // Boxed, for few clients need the room that it takes.
+        let passed =
+            Box::pin(tunnel(&worker, &mut stream, &mut input, arrival, &mut said, (pid, &key), &handle))
+                .await;
         return match passed {
             Ok(()) => None,
             Err(report) => refused(&worker, &mut stream, said, &report).await,

@@ -1,5 +1,6 @@
 //! A client's first packets: version, encryption, login, and what it is told when it is in.
 
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -11,6 +12,7 @@ use super::cancel::Handle;
 use super::login::{LoggedInAs, log_in};
 use super::worker::Worker;
 use crate::auth::{Applicant, Credential};
+use crate::net::buffers::make_room;
 use crate::net::tls::{ALPN, Session};
 use crate::net::{Acceptor, Stream};
 use crate::server::Parameters;
@@ -20,6 +22,9 @@ use crate::wire::startup::{self, First};
 
 /// The first byte of a TLS connection: no length of a startup packet begins like that.
 const TLS_HANDSHAKE: u8 = 0x16;
+
+/// Bytes that most clients are told in answer to their startup packet.
+const WELCOME: usize = 1024;
 
 /// The longest message that a client may send while it logs in.
 pub(super) const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
@@ -71,7 +76,7 @@ async fn try_greet(
     worker: &Worker,
 ) -> Result<Greeting, Option<Report>> {
     while input.is_empty() {
-        more(stream, input).await?;
+        more(stream, input, worker).await?;
     }
     if input.first() == Some(&TLS_HANDSHAKE) {
         greet_directly(stream, input, worker).await?;
@@ -83,7 +88,7 @@ async fn try_greet(
             {
                 break len;
             }
-            more(stream, input).await?;
+            more(stream, input, worker).await?;
         };
         let request = request(input.get(..len).unwrap_or_default(), worker)?;
         input.advance(len);
@@ -99,7 +104,7 @@ async fn try_greet(
                 match worker.shared.acceptor.load_full() {
                     Some(acceptor) if by == Encryption::Tls && stream.tls().is_none() => {
                         stream.write_all(b"S").await.map_err(|_| None)?;
-                        secure(stream, &acceptor, BytesMut::new()).await?;
+                        Box::pin(secure(stream, &acceptor, BytesMut::new())).await?;
                     }
                     _ => stream.write_all(b"N").await.map_err(|_| None)?,
                 }
@@ -154,7 +159,7 @@ async fn greet_directly(
     worker: &Worker,
 ) -> Result<(), Option<Report>> {
     let Some(acceptor) = worker.shared.acceptor.load_full() else { return Err(None) };
-    secure(stream, &acceptor, input.split()).await?;
+    Box::pin(secure(stream, &acceptor, input.split())).await?;
     // Whoever speaks another protocol could be made to speak to us instead (ALPACA): PostgreSQL insists, too.
     if stream.tls().and_then(Session::alpn) != Some(ALPN) {
         return Err(Some(Report::fatal(
@@ -165,6 +170,7 @@ async fn greet_directly(
     Ok(())
 }
 
+/// To be boxed: it takes more room than all the rest of a login.
 async fn secure(stream: &mut Stream, acceptor: &Acceptor, received: BytesMut) -> Result<(), Option<Report>> {
     let session = acceptor.session().map_err(|_| None)?;
     stream.secure(session, received).await.map_err(|error| {
@@ -180,7 +186,9 @@ async fn arrive(
     worker: &Worker,
     asked: Rc<Asked>,
 ) -> Result<Arrival, Option<Report>> {
-    let mut out = asked.negotiation.clone();
+    // Room for all that it is told until it is in.
+    let mut out = BytesMut::with_capacity(WELCOME);
+    out.extend_from_slice(&asked.negotiation);
     let applicant = Applicant {
         address,
         tls: stream.tls().is_some(),
@@ -216,9 +224,24 @@ pub fn register(worker: &Worker, key_len: usize) -> (u32, Vec<u8>, Rc<Handle>) {
     (pid, key, handle)
 }
 
-pub(super) async fn more(stream: &mut Stream, input: &mut BytesMut) -> Result<(), Option<Report>> {
-    input.reserve(1024);
-    match stream.read(input).await {
+/// Waits for more from a client. One that has yet to say something holds no buffer.
+pub(super) async fn more(
+    stream: &mut Stream,
+    input: &mut BytesMut,
+    worker: &Worker,
+) -> Result<(), Option<Report>> {
+    let read = poll_fn(|cx| {
+        if input.capacity() == 0 {
+            *input = worker.buffers.borrow_mut().take();
+        }
+        make_room(input);
+        let read = stream.poll_read_into(cx, input);
+        if read.is_pending() && input.is_empty() {
+            worker.buffers.borrow_mut().give(std::mem::take(input));
+        }
+        read
+    });
+    match read.await {
         Ok(n) if n > 0 => Ok(()),
         _ => Err(None),
     }

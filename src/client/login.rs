@@ -123,7 +123,7 @@ async fn prove(
                     break frame;
                 }
             }
-            more(stream, input).await?;
+            more(stream, input, worker).await?;
         };
         let mut step = login.on_message(frame.tag, frame.body(input).unwrap_or_default()).map_err(refused)?;
         input.advance(frame.len);
