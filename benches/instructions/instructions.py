@@ -82,6 +82,8 @@ def cells(base):
     mix = ["-f", f"{base}/read.sql@9", "-f", f"{base}/write.sql@1"]
     quiet = [Cell(f"select-only {mode}", ["-S", "-M", mode], 200, 1200) for mode in ("simple", "extended", "prepared")]
     quiet += [Cell(f"tpcb-like {mode}", ["-M", mode], 50, 250) for mode in ("simple", "extended")]
+    # A transaction of select-only on a connection of its own.
+    quiet += [Cell("connect trust", ["-S", "-C"], 50, 250)]
     polled = [Cell(f"9:1 {mode}", [*mix, "-M", mode], 200, 1200) for mode in ("simple", "extended")]
     return quiet, polled
 

@@ -16,9 +16,10 @@ use tokio::time::timeout;
 use super::accept;
 use super::exit::ExitCode;
 use crate::auth::{MockSecret, Users, UsersError};
+use crate::client::accept::Entrance;
 use crate::client::cancel::MAX_WORKERS;
 use crate::client::waiters::Waiters;
-use crate::client::worker::{self, Entrance, Job, Shared, Worker, WorkerDoor};
+use crate::client::worker::{self, Job, Shared, Worker, WorkerDoor};
 use crate::config::Settings;
 use crate::config::change::changes;
 use crate::http::{self, HttpState};
@@ -177,6 +178,7 @@ fn start_worker(
             pools: Pools::new(number, settings.nodes.len(), shared.limits.clone()).into(),
             buffers: Default::default(),
             statements: Statements::default().into(),
+            packets: Default::default(),
             known: Default::default(),
             learned: Learned::default().into(),
             handles: Default::default(),
@@ -206,13 +208,12 @@ async fn serve(entrances: Vec<(TcpListener, Entrance)>, shared: &Shared, reload:
         tracing::error!("cannot listen for signals");
         return ExitCode::Internal;
     };
-    let opened = entrances.into_iter().map(|(listener, entrance)| accept::open(listener, entrance, shared));
-    let opened: Vec<_> = match opened.collect() {
-        Ok(opened) => opened,
-        Err(error) => {
-            tracing::error!(%error, "cannot let clients in");
-            return ExitCode::Internal;
-        }
+    let opened = entrances.into_iter().enumerate().map(|(number, (listener, entrance))| {
+        accept::open(listener, entrance, number % shared.workers.len(), shared)
+    });
+    let Some(opened) = opened.collect::<Option<Vec<_>>>() else {
+        tracing::error!("cannot let clients in: a worker is gone");
+        return ExitCode::Internal;
     };
     loop {
         tokio::select! {
@@ -221,7 +222,9 @@ async fn serve(entrances: Vec<(TcpListener, Entrance)>, shared: &Shared, reload:
             _ = interrupt.recv() => break,
         }
     }
-    opened.into_iter().for_each(accept::Open::close);
+    for open in opened {
+        open.close().await;
+    }
     drain(shared, &mut terminate, &mut interrupt).await
 }
 

@@ -130,29 +130,33 @@ enum Check {
 }
 
 impl ClientLogin {
-    /// Begins a login. An unknown user is asked like any other (PostgreSQL: `CheckPWChallengeAuth`).
+    /// Begins a login; `random` is asked for if the method needs it. An unknown user is asked like any other (PostgreSQL: `CheckPWChallengeAuth`).
     ///
     /// # Errors
     /// The name is empty.
-    pub fn start(method: Method, claimant: Claimant<'_>, random: Random) -> Result<Start, AuthError> {
+    pub fn start(
+        method: Method,
+        claimant: Claimant<'_>,
+        random: impl FnOnce() -> Random,
+    ) -> Result<Start, AuthError> {
         let Claimant { name, user, mock, end_point } = claimant;
         if name.is_empty() {
             return Err(AuthError::NoUser);
         }
         let password = user.password();
         let (state, message) = match (method, user.stored()) {
-            (Method::Trust, _) => return Ok(Start::Done(done(BytesMut::new(), password))),
+            (Method::Trust, _) => return Ok(Start::Done(done(BytesMut::with_capacity(16), password))),
             (Method::Scram | Method::Md5, Stored::Scram(verifier)) => {
-                let exchange = ServerExchange::new(verifier, random.nonce, end_point);
+                let exchange = ServerExchange::new(verifier, random().nonce, end_point);
                 let message = offer(&exchange);
                 (State::Mechanism(exchange, Some(verifier.server_key.clone())), message)
             }
             (Method::Md5, Stored::Md5(hash)) => {
-                let salt = random.md5_salt;
+                let salt = random().md5_salt;
                 (State::Md5(hash.clone(), salt), authentication(5, &salt))
             }
             (Method::Scram | Method::Md5, _) => {
-                let exchange = ServerExchange::mock(mock, name, random.nonce, end_point);
+                let exchange = ServerExchange::mock(mock, name, random().nonce, end_point);
                 let message = offer(&exchange);
                 (State::Mechanism(exchange, None), message)
             }
@@ -279,7 +283,7 @@ impl ClientLogin {
 
 fn done(mut messages: BytesMut, credential: Option<Credential>) -> LoggedIn {
     authentication_ok(&mut messages);
-    LoggedIn { messages: messages.to_vec(), credential }
+    LoggedIn { messages: messages.into(), credential }
 }
 
 /// A PasswordMessage's text: all of it but the zero byte at its end (PostgreSQL: `recv_password_packet`).

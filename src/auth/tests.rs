@@ -93,7 +93,7 @@ impl Setup {
             end_point: self.shown.clone(),
         };
         let random = Random { nonce: nonce(self.random), md5_salt: [self.random; 4] };
-        ClientLogin::start(self.method, claimant, random)
+        ClientLogin::start(self.method, claimant, || random)
     }
 
     pub(super) fn ask(&self) -> (Box<ClientLogin>, Vec<u8>) {

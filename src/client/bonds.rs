@@ -1,8 +1,8 @@
 //! What binds a session to its server, where only the server can tell.
 
+use super::accept::Entrance;
 use super::place::Place;
 use super::serve::{Client, Life};
-use super::worker::Entrance;
 use crate::pool::Lease;
 use crate::relay::{SettleError, what_binds};
 use crate::session::Pins;

@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
+use foldhash::fast::RandomState;
 use subtle::ConstantTimeEq;
 
 use crate::topology::NodeId;
@@ -134,7 +135,7 @@ impl Handle {
 /// The clients of one worker, by the process id that they were told.
 #[derive(Debug, Default)]
 pub struct Handles {
-    by_pid: HashMap<u32, Rc<Handle>>,
+    by_pid: HashMap<u32, Rc<Handle>, RandomState>,
     next: u32,
 }
 

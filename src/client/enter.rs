@@ -4,9 +4,9 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::accept::{Entrance, Origin};
 use super::cancel::Handle;
 use super::handshake::{self, Arrival, Greeting};
 use super::keyring;
@@ -15,7 +15,7 @@ use super::logins::{LoggingIn, Turn};
 use super::serve::Client;
 use super::tunnel::tunnel;
 use super::unit;
-use super::worker::{Entrance, Worker, route_cancel};
+use super::worker::{Worker, route_cancel};
 use crate::config::settings::Consistency;
 use crate::net::Stream;
 use crate::pool::{Identity, Lease, Member, PoolKey};
@@ -57,38 +57,32 @@ pub(super) struct Entered {
 }
 
 /// Lets a client in when it is its turn, if it may come in and stays.
-pub(super) async fn client(
-    worker: Rc<Worker>,
-    stream: std::net::TcpStream,
-    entrance: Entrance,
-) -> Option<Box<Entered>> {
-    stream.set_nonblocking(true).ok()?;
-    let mut stream = Stream::tcp(TcpStream::from_std(stream).ok()?);
+pub(super) async fn client(worker: Rc<Worker>, mut stream: Stream, origin: Origin) -> Option<Box<Entered>> {
     let max = worker.settings().auth.max_logins;
-    let logging_in = match worker.shared.logins.begin(stream.peer(), max) {
+    let logging_in = match worker.shared.logins.begin(Some(origin.address), max) {
         Turn::Now(place) => place,
         Turn::Later(turn) => match Box::pin(timeout(worker.settings().login_timeout, turn)).await {
             Ok(Ok(place)) => place,
-            _ => return refused(&worker, &mut stream, &too_many_logins()).await,
+            _ => return refused(&worker, &mut stream, BytesMut::new(), &too_many_logins()).await,
         },
-        Turn::Never => return refused(&worker, &mut stream, &too_many_logins()).await,
+        Turn::Never => return refused(&worker, &mut stream, BytesMut::new(), &too_many_logins()).await,
     };
     // Boxed, for it takes more room than waiting in line.
-    Box::pin(let_in(worker, stream, logging_in, entrance)).await
+    Box::pin(let_in(worker, stream, origin, logging_in)).await
 }
 
 /// Lets a client in whose turn it is.
 async fn let_in(
     worker: Rc<Worker>,
     mut stream: Stream,
+    Origin { address, entrance }: Origin,
     logging_in: LoggingIn,
-    entrance: Entrance,
 ) -> Option<Box<Entered>> {
     let mut input = BytesMut::new();
     let limit = worker.settings().login_timeout;
-    let greeting = timeout(limit, handshake::greet(&mut stream, &mut input, &worker)).await.ok()?;
+    let greeting = timeout(limit, handshake::greet(&mut stream, address, &mut input, &worker)).await.ok()?;
     drop(logging_in);
-    let arrival = match greeting {
+    let mut arrival = match greeting {
         Greeting::Arrival(arrival) => *arrival,
         Greeting::Cancel(pid, key) => {
             route_cancel(&worker.shared, pid, key).await;
@@ -96,35 +90,39 @@ async fn let_in(
         }
         Greeting::Over => return None,
     };
+    let mut said = std::mem::take(&mut arrival.said);
     let counted = match Counted::new(&worker) {
         Some(counted) if !worker.shared.draining.load(Ordering::Relaxed) => counted,
-        Some(_) => return refused(&worker, &mut stream, &shutting_down()).await,
+        Some(_) => return refused(&worker, &mut stream, said, &shutting_down()).await,
         None => {
             let report = Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
                 .detail("Tidegate's limit is pool.max_clients.");
-            return refused(&worker, &mut stream, &report).await;
+            return refused(&worker, &mut stream, said, &report).await;
         }
     };
-    let key_len = arrival.key_len;
+    let key_len = arrival.asked.key_len;
     let key_of_role =
-        worker.shared.keyring.enter(arrival.user.clone(), arrival.role, arrival.credential.clone());
+        worker.shared.keyring.enter(arrival.asked.user.clone(), arrival.role, arrival.credential.clone());
     let (pid, key, handle) = handshake::register(&worker, key_len);
     let registered = Registered(worker.clone(), pid);
-    if !arrival.replication.is_empty() && entrance == Entrance::Replica {
+    if !arrival.asked.replication.is_empty() && entrance == Entrance::Replica {
         let report = Report::fatal(
             sqlstate::FEATURE_NOT_SUPPORTED,
             "replication connections come in by the usual entrance: they go to the primary",
         );
-        return refused(&worker, &mut stream, &report).await;
+        return refused(&worker, &mut stream, said, &report).await;
     }
-    if !arrival.replication.is_empty() {
-        let passed = tunnel(&worker, &mut stream, &mut input, arrival, (pid, &key), &handle).await;
-        if let Err(report) = passed {
-            refuse(&worker, &mut stream, &report).await;
-        }
-        return None;
+    if !arrival.asked.replication.is_empty() {
+        // Boxed, for few clients need the room that it takes.
+        let passed =
+            Box::pin(tunnel(&worker, &mut stream, &mut input, arrival, &mut said, (pid, &key), &handle))
+                .await;
+        return match passed {
+            Ok(()) => None,
+            Err(report) => refused(&worker, &mut stream, said, &report).await,
+        };
     }
-    match enter(&worker, &mut stream, arrival, entrance, (pid, &key), &handle).await {
+    match enter(&worker, &mut stream, arrival, &mut said, entrance, (pid, &key), &handle).await {
         Ok((session, identity, pool)) => {
             let catalog = worker.shared.catalogs.of(&identity.database);
             let client = Client {
@@ -151,7 +149,7 @@ async fn let_in(
             };
             Some(Box::new(Entered { client, _registered: registered, _key: key_of_role, _counted: counted }))
         }
-        Err(report) => refused(&worker, &mut stream, &report).await,
+        Err(report) => refused(&worker, &mut stream, said, &report).await,
     }
 }
 
@@ -169,32 +167,40 @@ fn too_many_logins() -> Report {
         .detail("Tidegate's limit is auth.max_logins.")
 }
 
-async fn refused<T>(worker: &Worker, stream: &mut Stream, report: &Report) -> Option<T> {
-    refuse(worker, stream, report).await;
+/// `said` is what the client is to be told before.
+async fn refused<T>(worker: &Worker, stream: &mut Stream, said: BytesMut, report: &Report) -> Option<T> {
+    refuse_behind(worker, stream, said, report).await;
     None
 }
 
 pub(super) async fn refuse(worker: &Worker, stream: &mut Stream, report: &Report) {
+    refuse_behind(worker, stream, BytesMut::new(), report).await;
+}
+
+async fn refuse_behind(worker: &Worker, stream: &mut Stream, mut out: BytesMut, report: &Report) {
     worker.count_error(report);
-    let mut out = BytesMut::new();
     report.write(&mut out);
     // Whoever is gone needs no answer.
     let _ = stream.write_all(&out).await;
 }
 
-/// Lets a client in: a server must take its role, database and settings, and tells the parameters.
+/// Lets a client in: a server must take its role, database and settings, and tells the parameters. `out` is what it is to
+/// be told first.
 async fn enter(
     worker: &Worker,
     stream: &mut Stream,
     arrival: Arrival,
+    out: &mut BytesMut,
     entrance: Entrance,
     (pid, key): (u32, &[u8]),
     handle: &Handle,
 ) -> Result<(Session, Member, PoolKey), Report> {
-    let identity = Identity { user: arrival.user, role: arrival.role, database: arrival.database };
+    let asked = arrival.asked;
+    let identity =
+        Identity { user: asked.user.clone(), role: arrival.role, database: asked.database.clone() };
     let (pool, identity) = worker.pools.borrow_mut().key(identity);
     let mut lease = first_lease(worker, entrance, pool, &identity, handle).await?;
-    match settle(&mut lease.connection, &arrival.settings, pid).await {
+    match settle(&mut lease.connection, &asked.settings, pid).await {
         Ok(()) => {}
         Err(SettleError::Refused { sqlstate, message }) => return Err(Report::fatal(sqlstate, message)),
         Err(SettleError::Io(error)) => {
@@ -204,18 +210,17 @@ async fn enter(
             ));
         }
     }
-    let mut out = BytesMut::new();
-    handshake::welcome(&mut out, &lease.connection.parameters, pid, key);
+    handshake::welcome(out, &mut lease.connection.parameters, pid, key);
     let settings = worker.settings();
     worker.pools.borrow_mut().give_back(lease, &worker.topology(), worker.age(&settings));
     stream
-        .write_all(&out)
+        .write_all(out)
         .await
         .map_err(|_| Report::fatal(sqlstate::CONNECTION_EXCEPTION, "the client is gone"))?;
-    let level = arrival.level.unwrap_or_else(|| level(settings.consistency));
+    let level = asked.level.unwrap_or_else(|| level(settings.consistency));
     let round = worker.round.get();
     worker.round.set(round.wrapping_add(1));
-    Ok((Session::new(arrival.settings, level, round), identity, pool))
+    Ok((Session::new(asked.settings.clone(), level, round), identity, pool))
 }
 
 /// A connection to the primary, or to any node if there is none: reads go on without a primary. By the replicas' own

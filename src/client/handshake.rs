@@ -1,27 +1,30 @@
 //! A client's first packets: version, encryption, login, and what it is told when it is in.
 
+use std::future::poll_fn;
+use std::net::IpAddr;
 use std::rc::Rc;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use rand::Rng;
 
+use super::asked::{Asked, MINOR};
 use super::cancel::Handle;
 use super::login::{LoggedInAs, log_in};
 use super::worker::Worker;
 use crate::auth::{Applicant, Credential};
+use crate::net::buffers::make_room;
 use crate::net::tls::{ALPN, Session};
 use crate::net::{Acceptor, Stream};
-use crate::route::Level;
-use crate::session::SettingsMap;
+use crate::server::Parameters;
 use crate::wire::build::{self, Report};
 use crate::wire::sqlstate;
-use crate::wire::startup::{self, First, Parameters};
-
-/// The newest minor version of protocol 3 that we speak.
-const MINOR: u16 = 2;
+use crate::wire::startup::{self, First};
 
 /// The first byte of a TLS connection: no length of a startup packet begins like that.
 const TLS_HANDSHAKE: u8 = 0x16;
+
+/// Bytes that most clients are told in answer to their startup packet.
+const WELCOME: usize = 1024;
 
 /// The longest message that a client may send while it logs in.
 pub(super) const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
@@ -29,22 +32,14 @@ pub(super) const MAX_LOGIN_MESSAGE: usize = 64 * 1024;
 /// What a client asked for, and was proven to be.
 #[derive(Debug)]
 pub struct Arrival {
-    /// The role.
-    pub user: Rc<str>,
-    /// The database.
-    pub database: Rc<str>,
-    /// Its oid, if that is known.
+    /// What it asked for.
+    pub asked: Rc<Asked>,
+    /// The role's oid, if that is known.
     pub role: Option<u32>,
     /// What servers take as proof.
     pub credential: Option<Credential>,
-    /// Its settings.
-    pub settings: Rc<SettingsMap>,
-    /// The level that it asked for.
-    pub level: Option<Level>,
-    /// For a replication connection: what its server is told at startup. Empty for all others.
-    pub replication: Vec<(String, String)>,
-    /// Bytes of its cancel key.
-    pub key_len: usize,
+    /// What it is told first: that it has proven who it is. With the rest, for each write wakes it.
+    pub said: BytesMut,
 }
 
 /// How a first packet ended.
@@ -59,8 +54,8 @@ pub enum Greeting {
 }
 
 /// Speaks with a client until it has proven who it is. `input` may hold more afterwards.
-pub async fn greet(stream: &mut Stream, input: &mut BytesMut, worker: &Worker) -> Greeting {
-    match try_greet(stream, input, worker).await {
+pub async fn greet(stream: &mut Stream, address: IpAddr, input: &mut BytesMut, worker: &Worker) -> Greeting {
+    match try_greet(stream, address, input, worker).await {
         Ok(greeting) => greeting,
         Err(Some(report)) => {
             worker.count_error(&report);
@@ -76,11 +71,12 @@ pub async fn greet(stream: &mut Stream, input: &mut BytesMut, worker: &Worker) -
 
 async fn try_greet(
     stream: &mut Stream,
+    address: IpAddr,
     input: &mut BytesMut,
     worker: &Worker,
 ) -> Result<Greeting, Option<Report>> {
     while input.is_empty() {
-        more(stream, input).await?;
+        more(stream, input, worker).await?;
     }
     if input.first() == Some(&TLS_HANDSHAKE) {
         greet_directly(stream, input, worker).await?;
@@ -92,11 +88,12 @@ async fn try_greet(
             {
                 break len;
             }
-            more(stream, input).await?;
+            more(stream, input, worker).await?;
         };
-        let packet = input.split_to(len);
-        match startup::parse(&packet).map_err(|_| malformed())? {
-            request @ (First::Ssl | First::Gss) => {
+        let request = request(input.get(..len).unwrap_or_default(), worker)?;
+        input.advance(len);
+        match request {
+            Request::Encrypt(by) => {
                 // Bytes that came before our answer may be an attacker's (CVE-2021-23222 and its kin).
                 if !input.is_empty() {
                     return Err(Some(Report::fatal(
@@ -105,27 +102,52 @@ async fn try_greet(
                     )));
                 }
                 match worker.shared.acceptor.load_full() {
-                    Some(acceptor) if request == First::Ssl && stream.tls().is_none() => {
+                    Some(acceptor) if by == Encryption::Tls && stream.tls().is_none() => {
                         stream.write_all(b"S").await.map_err(|_| None)?;
-                        secure(stream, &acceptor, BytesMut::new()).await?;
+                        Box::pin(secure(stream, &acceptor, BytesMut::new())).await?;
                     }
                     _ => stream.write_all(b"N").await.map_err(|_| None)?,
                 }
             }
-            First::Cancel { pid, key } => return Ok(Greeting::Cancel(pid, key.to_vec())),
-            First::Version { major, minor } => {
-                return Err(Some(Report::fatal(
-                    sqlstate::FEATURE_NOT_SUPPORTED,
-                    format!(
-                        "unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{MINOR}"
-                    ),
-                )));
+            Request::Cancel(pid, key) => return Ok(Greeting::Cancel(pid, key)),
+            Request::Enter(asked) => {
+                let arrival = arrive(stream, address, input, worker, asked).await?;
+                return Ok(Greeting::Arrival(Box::new(arrival)));
             }
-            First::Startup { minor, parameters } => {
-                return arrive(stream, input, worker, minor, parameters)
-                    .await
-                    .map(|a| Greeting::Arrival(Box::new(a)));
-            }
+        }
+    }
+}
+
+/// What a first packet asks for.
+enum Request {
+    Encrypt(Encryption),
+    Cancel(u32, Vec<u8>),
+    Enter(Rc<Asked>),
+}
+
+#[derive(PartialEq, Eq)]
+enum Encryption {
+    Tls,
+    Gss,
+}
+
+/// Reads a first packet.
+fn request(packet: &[u8], worker: &Worker) -> Result<Request, Option<Report>> {
+    if let Some(asked) = worker.packets.borrow().asked(packet) {
+        return Ok(Request::Enter(asked));
+    }
+    match startup::parse(packet).map_err(|_| malformed())? {
+        First::Ssl => Ok(Request::Encrypt(Encryption::Tls)),
+        First::Gss => Ok(Request::Encrypt(Encryption::Gss)),
+        First::Cancel { pid, key } => Ok(Request::Cancel(pid, key.to_vec())),
+        First::Version { major, minor } => Err(Some(Report::fatal(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            format!("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{MINOR}"),
+        ))),
+        First::Startup { minor, parameters } => {
+            let asked = Rc::new(Asked::read(minor, parameters)?);
+            worker.packets.borrow_mut().remember(packet, &asked);
+            Ok(Request::Enter(asked))
         }
     }
 }
@@ -137,7 +159,7 @@ async fn greet_directly(
     worker: &Worker,
 ) -> Result<(), Option<Report>> {
     let Some(acceptor) = worker.shared.acceptor.load_full() else { return Err(None) };
-    secure(stream, &acceptor, input.split()).await?;
+    Box::pin(secure(stream, &acceptor, input.split())).await?;
     // Whoever speaks another protocol could be made to speak to us instead (ALPACA): PostgreSQL insists, too.
     if stream.tls().and_then(Session::alpn) != Some(ALPN) {
         return Err(Some(Report::fatal(
@@ -148,6 +170,7 @@ async fn greet_directly(
     Ok(())
 }
 
+/// To be boxed: it takes more room than all the rest of a login.
 async fn secure(stream: &mut Stream, acceptor: &Acceptor, received: BytesMut) -> Result<(), Option<Report>> {
     let session = acceptor.session().map_err(|_| None)?;
     stream.secure(session, received).await.map_err(|error| {
@@ -158,36 +181,20 @@ async fn secure(stream: &mut Stream, acceptor: &Acceptor, received: BytesMut) ->
 
 async fn arrive(
     stream: &mut Stream,
+    address: IpAddr,
     input: &mut BytesMut,
     worker: &Worker,
-    minor: u16,
-    parameters: Parameters<'_>,
+    asked: Rc<Asked>,
 ) -> Result<Arrival, Option<Report>> {
-    let text = |name: &[u8]| parameters.get(name).map(|v| clip(String::from_utf8_lossy(v).into_owned()));
-    let user = text(b"user").filter(|u| !u.is_empty()).ok_or_else(|| {
-        Report::fatal(sqlstate::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet")
-    })?;
-    let database = text(b"database").filter(|d| !d.is_empty()).unwrap_or_else(|| user.clone());
-    let (settings, level) = settings(parameters)?;
-    let unknown: Vec<&[u8]> =
-        parameters.iter().map(|(name, _)| name).filter(|n| n.starts_with(b"_pq_.")).collect();
-    // There never was a 3.1: whoever asks for it is given 3.0, as PostgreSQL does.
-    let spoken = match minor {
-        0 | 1 => 0,
-        _ => MINOR,
-    };
-    let mut out = BytesMut::new();
-    if minor != spoken || !unknown.is_empty() {
-        build::negotiate_version(&mut out, spoken, &unknown);
-    }
-    let replication = Replication::of(parameters)?;
+    // Room for all that it is told until it is in.
+    let mut out = BytesMut::with_capacity(WELCOME);
+    out.extend_from_slice(&asked.negotiation);
     let applicant = Applicant {
-        // Who is gone already has no address, and gets in by no rule.
-        address: stream.peer().ok_or(None)?,
+        address,
         tls: stream.tls().is_some(),
-        database: &database,
-        user: &user,
-        replication: replication == Replication::Physical,
+        database: &asked.database,
+        user: &asked.user,
+        replication: asked.physical,
     };
     let LoggedInAs { role, credential } =
         log_in(stream, input, worker, applicant, &mut out).await.inspect_err(|refused| {
@@ -197,148 +204,14 @@ async fn arrive(
                     address = %applicant.address, sqlstate = %report.sqlstate, "a login was refused");
             }
         })?;
-    stream.write_all(&out).await.map_err(|_| None)?;
-    Ok(Arrival {
-        user: user.into(),
-        database: database.into(),
-        role,
-        credential,
-        settings: Rc::new(settings),
-        level,
-        replication: replication.parameters(parameters),
-        key_len: if spoken >= 2 { 32 } else { 4 },
-    })
-}
-
-/// A name as long as PostgreSQL takes it (`NAMEDATALEN`): a longer one would pass by a rule for the role that it ends up
-/// as.
-fn clip(mut name: String) -> String {
-    const LONGEST: usize = 63;
-    let end = (0..=LONGEST.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
-    name.truncate(end.unwrap_or_default());
-    name
-}
-
-/// What the startup parameter `replication` asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Replication {
-    /// An ordinary session.
-    Off,
-    /// A walsender without a database, for which there are rules of their own.
-    Physical,
-    /// A walsender in a database.
-    Database,
-}
-
-impl Replication {
-    /// Reads it as PostgreSQL does (`ProcessStartupPacket`): what we take for an ordinary session must be none there.
-    fn of(parameters: Parameters<'_>) -> Result<Self, Option<Report>> {
-        let mut all = parameters.iter().filter(|(name, _)| *name == b"replication").map(|(_, value)| value);
-        let Some(value) = all.next() else { return Ok(Self::Off) };
-        let read = match value {
-            b"database" => Some(Self::Database),
-            value => boolean(value).map(|on| if on { Self::Physical } else { Self::Off }),
-        };
-        // PostgreSQL mixes several of them.
-        read.filter(|_| all.next().is_none()).ok_or_else(|| {
-            let value = String::from_utf8_lossy(value).into_owned();
-            let message = format!("invalid value for parameter \"replication\": \"{value}\"");
-            let hint = "Valid values are: \"false\", 0, \"true\", 1, \"database\".";
-            Some(Report::fatal(sqlstate::INVALID_PARAMETER_VALUE, message).hint(hint))
-        })
-    }
-
-    /// What a replication connection's server must be told; nothing for an ordinary session.
-    fn parameters(self, parameters: Parameters<'_>) -> Vec<(String, String)> {
-        let value = match self {
-            Self::Off => return Vec::new(),
-            Self::Physical => "true",
-            Self::Database => "database",
-        };
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let ours = |name: &[u8]| {
-            matches!(name, b"user" | b"database" | b"replication")
-                || name.starts_with(b"_pq_.")
-                || name.starts_with(b"tidegate.")
-        };
-        let others = parameters.iter().filter(|(name, _)| !ours(name));
-        let own = [("replication".to_owned(), value.to_owned())];
-        own.into_iter().chain(others.map(|(name, value)| (text(name), text(value)))).collect()
-    }
-}
-
-/// A boolean as PostgreSQL reads it: any prefix that tells (`parse_bool_with_len` in `utils/adt/bool.c`).
-fn boolean(value: &[u8]) -> Option<bool> {
-    let value = value.to_ascii_lowercase();
-    let is = |word: &[u8], least: usize| value.len() >= least && word.starts_with(&value);
-    match value.as_slice() {
-        b"1" => Some(true),
-        b"0" => Some(false),
-        _ if is(b"true", 1) || is(b"yes", 1) || is(b"on", 2) => Some(true),
-        _ if is(b"false", 1) || is(b"no", 1) || is(b"off", 2) => Some(false),
-        _ => None,
-    }
-}
-
-/// The parameters that a session starts with, and its level if it names one.
-fn settings(parameters: Parameters<'_>) -> Result<(SettingsMap, Option<Level>), Option<Report>> {
-    let mut settings = SettingsMap::default();
-    let mut level = None;
-    let mut set = |name: &str, value: &[u8]| -> Result<(), Report> {
-        if let Some(own) = name.to_ascii_lowercase().strip_prefix("tidegate.") {
-            let text = String::from_utf8_lossy(value);
-            return match own {
-                "consistency" => {
-                    level = Some(Level::parse(&text).ok_or_else(|| {
-                        Report::fatal(
-                            sqlstate::INVALID_PARAMETER_VALUE,
-                            format!("invalid value for parameter \"tidegate.consistency\": \"{text}\""),
-                        )
-                        .hint("Available values: eventual, read_your_writes, session.")
-                    })?);
-                    Ok(())
-                }
-                _ => Err(Report::fatal(
-                    sqlstate::UNDEFINED_OBJECT,
-                    format!("unrecognized configuration parameter \"tidegate.{own}\""),
-                )),
-            };
-        }
-        settings
-            .set_startup(name, value)
-            .map_err(|_| Report::fatal(sqlstate::LIMIT_EXCEEDED, "too many parameters in the startup packet"))
-    };
-    if let Some(encoding) = parameters.get(b"client_encoding") {
-        // By it all other values are read.
-        set("client_encoding", encoding)?;
-    }
-    for (name, value) in parameters.iter() {
-        match name {
-            b"user" | b"database" | b"replication" | b"client_encoding" => {}
-            b"options" => {
-                let text = String::from_utf8_lossy(value);
-                let pairs = startup::options(&text).map_err(|word| {
-                    Report::fatal(
-                        "42601",
-                        format!("invalid command-line argument for server process: {word}"),
-                    )
-                })?;
-                for (name, value) in pairs {
-                    set(&name, value.as_bytes())?;
-                }
-            }
-            name if name.starts_with(b"_pq_.") => {}
-            name => set(&String::from_utf8_lossy(name), value)?,
-        }
-    }
-    Ok((settings, level))
+    Ok(Arrival { asked, role, credential, said: out })
 }
 
 /// What a client is told when it is in.
-pub fn welcome(out: &mut BytesMut, parameters: &[(String, String)], pid: u32, key: &[u8]) {
-    for (name, value) in parameters {
-        build::parameter_status(out, name.as_bytes(), value.as_bytes());
-    }
+pub fn welcome(out: &mut BytesMut, parameters: &mut Parameters, pid: u32, key: &[u8]) {
+    let reports = parameters.reports();
+    out.reserve(reports.len() + key.len() + 32);
+    out.extend_from_slice(reports);
     build::backend_key_data(out, pid, key);
     build::ready_for_query(out, crate::wire::server::Status::Idle);
 }
@@ -351,9 +224,24 @@ pub fn register(worker: &Worker, key_len: usize) -> (u32, Vec<u8>, Rc<Handle>) {
     (pid, key, handle)
 }
 
-pub(super) async fn more(stream: &mut Stream, input: &mut BytesMut) -> Result<(), Option<Report>> {
-    input.reserve(1024);
-    match stream.read(input).await {
+/// Waits for more from a client. One that has yet to say something holds no buffer.
+pub(super) async fn more(
+    stream: &mut Stream,
+    input: &mut BytesMut,
+    worker: &Worker,
+) -> Result<(), Option<Report>> {
+    let read = poll_fn(|cx| {
+        if input.capacity() == 0 {
+            *input = worker.buffers.borrow_mut().take();
+        }
+        make_room(input);
+        let read = stream.poll_read_into(cx, input);
+        if read.is_pending() && input.is_empty() {
+            worker.buffers.borrow_mut().give(std::mem::take(input));
+        }
+        read
+    });
+    match read.await {
         Ok(n) if n > 0 => Ok(()),
         _ => Err(None),
     }
@@ -361,30 +249,4 @@ pub(super) async fn more(stream: &mut Stream, input: &mut BytesMut) -> Result<()
 
 pub(super) fn malformed() -> Option<Report> {
     Some(Report::fatal(sqlstate::PROTOCOL_VIOLATION, "invalid length or layout of a startup or login packet"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn booleans_are_those_of_postgresql() {
-        for (text, value) in [
-            ("t", Some(true)),
-            ("TRUE", Some(true)),
-            ("ye", Some(true)),
-            ("on", Some(true)),
-            ("1", Some(true)),
-            ("of", Some(false)),
-            ("fals", Some(false)),
-            ("n", Some(false)),
-            ("0", Some(false)),
-            ("o", None),
-            ("", None),
-            ("truer", None),
-            ("2", None),
-        ] {
-            assert_eq!(boolean(text.as_bytes()), value, "{text}");
-        }
-    }
 }

@@ -3,19 +3,23 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use foldhash::fast::RandomState;
 
 use crate::auth::Credential;
 
 /// The newest proof of each role that is in, whichever client has brought it: after a change of password the old proof
 /// of those who came before makes no new connection any more, and the new one serves them as well.
 #[derive(Default)]
-pub struct Keyring(Mutex<HashMap<Holder, Key>>);
+pub struct Keyring(Mutex<Keys>);
 
-/// A role by its name and, where that is known, its oid: another role may have the name later.
-type Holder = (Box<str>, Option<u32>);
+/// By name; more than one where another role has got a name while somebody is in as the role that had it before.
+type Keys = HashMap<Box<str>, Vec<Key>, RandomState>;
 
 struct Key {
+    /// The role's oid, where that is known.
+    role: Option<u32>,
     credential: Option<Credential>,
     clients: usize,
 }
@@ -24,7 +28,8 @@ struct Key {
 #[derive(Debug)]
 pub struct Entered {
     keyring: Arc<Keyring>,
-    holder: Holder,
+    user: Rc<str>,
+    role: Option<u32>,
 }
 
 impl Keyring {
@@ -35,33 +40,49 @@ impl Keyring {
         role: Option<u32>,
         credential: Option<Credential>,
     ) -> Entered {
-        let holder: Holder = ((*user).into(), role);
-        let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = keys.entry(holder.clone()).or_insert(Key { credential: None, clients: 0 });
-        key.clients += 1;
-        if credential.is_some() {
-            key.credential = credential;
+        let mut keys = self.keys();
+        let namesakes = match keys.get_mut(&*user) {
+            Some(namesakes) => namesakes,
+            None => keys.entry((*user).into()).or_default(),
+        };
+        match namesakes.iter_mut().find(|key| key.role == role) {
+            Some(key) => {
+                key.clients += 1;
+                if credential.is_some() {
+                    key.credential = credential;
+                }
+            }
+            None => namesakes.push(Key { role, credential, clients: 1 }),
         }
         drop(keys);
-        Entered { keyring: self.clone(), holder }
+        Entered { keyring: self.clone(), user, role }
     }
 
     /// The proof of a role.
     #[must_use]
     pub fn get(&self, user: &str, role: Option<u32>) -> Option<Credential> {
-        let keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.get(&(user.into(), role)).and_then(|key| key.credential.clone())
+        self.keys().get(user)?.iter().find(|key| key.role == role)?.credential.clone()
+    }
+
+    fn keys(&self) -> MutexGuard<'_, Keys> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let mut keys = self.keyring.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(key) = keys.get_mut(&self.holder) {
+        let mut keys = self.keyring.keys();
+        let Some(namesakes) = keys.get_mut(&*self.user) else { return };
+        if let Some(at) = namesakes.iter().position(|key| key.role == self.role)
+            && let Some(key) = namesakes.get_mut(at)
+        {
             key.clients -= 1;
             if key.clients == 0 {
-                keys.remove(&self.holder);
+                namesakes.swap_remove(at);
             }
+        }
+        if namesakes.is_empty() {
+            keys.remove(&*self.user);
         }
     }
 }

@@ -103,13 +103,9 @@ async fn prove(
         }
         Some(error.report())
     };
-    let (mut nonce, mut md5_salt) = ([0; Nonce::RAW_LEN], [0; 4]);
-    rand::rng().fill_bytes(&mut nonce);
-    rand::rng().fill_bytes(&mut md5_salt);
     let users = worker.users();
     let end_point = stream.tls().and_then(|tls| tls.end_point()).as_deref().and_then(EndPoint::new);
     let claimant = Claimant { name, user: &role.user, mock: users.mock(), end_point };
-    let random = Random { nonce: Nonce::new(nonce), md5_salt };
     let (mut login, message) = match ClientLogin::start(method, claimant, random).map_err(refused)? {
         Start::Done(done) => return Ok(done),
         Start::Ask { login, message } => (login, message),
@@ -127,7 +123,7 @@ async fn prove(
                     break frame;
                 }
             }
-            more(stream, input).await?;
+            more(stream, input, worker).await?;
         };
         let mut step = login.on_message(frame.tag, frame.body(input).unwrap_or_default()).map_err(refused)?;
         input.advance(frame.len);
@@ -144,6 +140,13 @@ async fn prove(
             ClientStep::Hash(_) => return Err(malformed()),
         }
     }
+}
+
+fn random() -> Random {
+    let (mut nonce, mut md5_salt) = ([0; Nonce::RAW_LEN], [0; 4]);
+    rand::rng().fill_bytes(&mut nonce);
+    rand::rng().fill_bytes(&mut md5_salt);
+    Random { nonce: Nonce::new(nonce), md5_salt }
 }
 
 fn not_permitted(user: &str) -> Report {

@@ -1,10 +1,12 @@
 //! How many clients may be logging in: what strangers take up is limited, and one of them cannot take it all. Who finds
 //! no room stands in line, where it costs little more than its socket.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use foldhash::fast::RandomState;
 use tokio::sync::oneshot;
 
 /// So many times as many as may log in may stand in line.
@@ -17,7 +19,7 @@ pub struct Logins(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     /// By address: an entry for each that is at it.
-    at_it: HashMap<Option<IpAddr>, usize>,
+    at_it: HashMap<Option<IpAddr>, usize, RandomState>,
     all: usize,
     max: usize,
     line: VecDeque<Waiting>,
@@ -62,10 +64,10 @@ impl State {
 
     fn leave(&mut self, address: Option<IpAddr>) {
         self.all -= 1;
-        match self.at_it.get_mut(&address) {
-            Some(here) if *here > 1 => *here -= 1,
-            _ => {
-                self.at_it.remove(&address);
+        if let Entry::Occupied(mut here) = self.at_it.entry(address) {
+            *here.get_mut() -= 1;
+            if *here.get() == 0 {
+                here.remove();
             }
         }
     }

@@ -8,11 +8,12 @@ use std::task::{self, Poll};
 
 use bytes::{Buf, BytesMut};
 
+use super::accept::Entrance;
 use super::cancel::Handle;
 use super::enter::{refuse, shutting_down};
 use super::outcome::open;
 use super::unit;
-use super::worker::{Entrance, Worker};
+use super::worker::Worker;
 use crate::monitor::{CatalogCell, Latest};
 use crate::net::Stream;
 use crate::net::buffers::make_room;

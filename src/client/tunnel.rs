@@ -23,7 +23,7 @@ use crate::wire::sqlstate;
 /// Bytes that are copied at once: a base backup is large.
 const COPY: usize = 64 * 1024;
 
-/// Serves a replication connection from its login to its end.
+/// Serves a replication connection from its login to its end. `out` is what it is to be told first.
 ///
 /// # Errors
 /// What the client is to be told: it is not let in.
@@ -32,16 +32,16 @@ pub async fn tunnel(
     stream: &mut Stream,
     input: &mut BytesMut,
     arrival: Arrival,
+    out: &mut BytesMut,
     (pid, key): (u32, &[u8]),
     handle: &Handle,
 ) -> Result<(), Report> {
     let (mut server, _permit) = connect(worker, &arrival, handle).await?;
-    let mut out = BytesMut::new();
-    handshake::welcome(&mut out, &server.parameters, pid, key);
+    handshake::welcome(out, &mut server.parameters, pid, key);
     handle.runs(server.node, server.pid, &server.key);
     let _counted = Counted::new(worker);
     let passed = async {
-        stream.write_all(&out).await?;
+        stream.write_all(out).await?;
         server.stream.write_all(input).await?;
         copy_bidirectional_with_sizes(stream, &mut server.stream, COPY, COPY).await.map(|_| ())
     };
@@ -70,8 +70,9 @@ async fn connect(
             primary.ok_or_else(|| Report::fatal(sqlstate::CANNOT_CONNECT_NOW, "no primary is reachable"))?;
         (primary.id, primary.server_epoch)
     };
+    let asked = &arrival.asked;
     let identity =
-        Identity { user: arrival.user.clone(), role: arrival.role, database: arrival.database.clone() };
+        Identity { user: asked.user.clone(), role: arrival.role, database: asked.database.clone() };
     // It takes one of pool.size for itself.
     let (key, identity) = worker.pools.borrow_mut().key(identity);
     let permit = match lease::seat(worker, node, key, handle).await {
@@ -83,7 +84,7 @@ async fn connect(
         Err(NoLease::Refused(report)) => return Err(Report { severity: Severity::Fatal, ..report }),
         Err(NoLease::Unreachable(why)) => return Err(Report::fatal(sqlstate::CANNOT_CONNECT, why)),
     };
-    let dialled = lease::connect(worker, node, epoch, &identity, &arrival.replication).await;
+    let dialled = lease::connect(worker, node, epoch, &identity, &asked.replication).await;
     match dialled {
         Ok(connection) => Ok((connection, permit)),
         Err(DialError::Login(LoginError::Refused(refusal))) => {

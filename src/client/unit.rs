@@ -4,10 +4,10 @@ use std::io;
 
 use bytes::{Buf, BytesMut};
 
+use super::accept::Entrance;
 use super::place::Place;
 use super::reach::Tries;
 use super::serve::{Client, Life};
-use super::worker::Entrance;
 use crate::pool::Lease;
 use crate::relay::exchange::{ClientSide, Farewell, Plan};
 use crate::relay::heal::Refusal;

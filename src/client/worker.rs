@@ -7,19 +7,22 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::accept::{Opening, Origin, accept};
 use super::cancel::{Handles, worker_of};
 use super::enter;
 use super::keyring::Keyring;
 use super::logins::Logins;
+use super::packets::Packets;
 use super::waiters::{self, Until, Waiters};
 
 use crate::auth::Users;
 use crate::config::Settings;
 use crate::metrics::WorkerMetrics;
 use crate::monitor::{Catalogs, Clock, Latest, PollsHandle, Published, Snapshot, Verifiers};
-use crate::net::{Acceptor, Buffers, Connectors, local_runtime};
+use crate::net::{Acceptor, Buffers, Connectors, Stream, local_runtime};
 use crate::pool::pools::Age;
 use crate::pool::{Limits, Pools};
 use crate::session::{KnownTexts, Statements, Told};
@@ -71,20 +74,13 @@ pub struct WorkerDoor {
     pub load: AtomicUsize,
 }
 
-/// By which door a client has come in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entrance {
-    /// `listen`: the primary and its replicas as one database.
-    Usual,
-    /// `listen_replica`: a standby.
-    Replica,
-}
-
 /// What a worker is asked to do.
 #[derive(Debug)]
 pub enum Job {
-    /// Serve a client that has come by that entrance.
-    Client(std::net::TcpStream, Entrance),
+    /// Let clients in there.
+    Open(Opening),
+    /// Serve a client that has come in like that, whose socket does not block.
+    Client(std::net::TcpStream, Origin),
     /// Cancel what the client of that process id and key runs; the sender is dropped when that is done.
     Cancel(u32, Vec<u8>, oneshot::Sender<()>),
     /// End all idle connections to that database; the sender is dropped when that is done.
@@ -109,6 +105,8 @@ pub struct Worker {
     pub buffers: RefCell<Buffers>,
     /// Its prepared statements.
     pub statements: RefCell<Statements>,
+    /// The startup packets that came last.
+    pub packets: RefCell<Packets>,
     /// Texts that were judged before.
     pub known: RefCell<KnownTexts>,
     /// Texts that standbys have refused.
@@ -177,6 +175,13 @@ impl Worker {
         self.metrics.client_error(&report.sqlstate);
     }
 
+    /// One client less counts for where the next one goes.
+    fn count_out(&self) {
+        if let Some(door) = self.shared.workers.get(self.number) {
+            door.load.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// How old idle connections may be.
     #[must_use]
     pub fn age(&self, settings: &Settings) -> Age {
@@ -202,8 +207,15 @@ pub fn run(worker: Worker, mut jobs: mpsc::UnboundedReceiver<Job>) -> std::io::R
         tokio::task::spawn_local(call_waiters(worker.clone()));
         while let Some(job) = jobs.recv().await {
             match job {
-                Job::Client(stream, entrance) => {
-                    tokio::task::spawn_local(admit(worker.clone(), stream, entrance));
+                Job::Open(opening) => {
+                    tokio::task::spawn_local(accept(worker.clone(), opening));
+                }
+                Job::Client(stream, origin) => {
+                    if let Ok(stream) = TcpStream::from_std(stream) {
+                        tokio::task::spawn_local(admit(worker.clone(), stream, origin));
+                    } else {
+                        worker.count_out();
+                    }
                 }
                 Job::Cancel(pid, key, done) => {
                     tokio::task::spawn_local(cancel(worker.clone(), pid, key, done));
@@ -219,14 +231,14 @@ pub fn run(worker: Worker, mut jobs: mpsc::UnboundedReceiver<Job>) -> std::io::R
     Ok(())
 }
 
-async fn admit(worker: Rc<Worker>, stream: std::net::TcpStream, entrance: Entrance) {
+/// Serves a client, and counts it out of its worker when it is gone.
+pub(super) async fn admit(worker: Rc<Worker>, stream: TcpStream, origin: Origin) {
     // Boxed, for letting a client in takes more room than its life.
-    if let Some(mut entered) = Box::pin(enter::client(worker.clone(), stream, entrance)).await {
+    let entered = Box::pin(enter::client(worker.clone(), Stream::tcp(stream), origin)).await;
+    if let Some(mut entered) = entered {
         entered.client.live().await;
     }
-    if let Some(door) = worker.shared.workers.get(worker.number) {
-        door.load.fetch_sub(1, Ordering::Relaxed);
-    }
+    worker.count_out();
 }
 
 /// Passes a cancel request to the worker that it is for, and waits until it has done what it can: who has sent the
@@ -312,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_client_at_rest_has_no_room_for_letting_it_in() {
-        fn size<F>(_: fn(Rc<Worker>, std::net::TcpStream, Entrance) -> F) -> usize {
+        fn size<F>(_: fn(Rc<Worker>, TcpStream, Origin) -> F) -> usize {
             size_of::<F>()
         }
         // With optimization it is 912, and the task, which has 104 of its own and comes in steps of 128, 1,024.

@@ -11,7 +11,7 @@ use super::socket::tune;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
-/// Listens on an address for clients, who are accepted by a thread that waits for nothing else.
+/// Listens on an address for clients, to be accepted by a worker.
 ///
 /// # Errors
 /// As the operating system says.
@@ -19,6 +19,7 @@ pub fn listen_for_clients(address: SocketAddr) -> io::Result<std::net::TcpListen
     let socket = bind(address)?;
     // Linux hands these options on to every connection that is accepted (`inet_csk_clone_lock` copies the socket).
     tune(&socket);
+    socket.set_nonblocking(true)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
 use std::path::Path;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -47,15 +46,6 @@ impl Socket {
         let stream = TcpStream::connect((host, port)).await?;
         tune(&SockRef::from(&stream));
         Ok(Self::Tcp(stream))
-    }
-
-    /// The peer's address; `None` for a Unix socket, or if it is gone already.
-    #[must_use]
-    pub fn peer(&self) -> Option<IpAddr> {
-        match self {
-            Self::Tcp(s) => s.peer_addr().ok().map(|address| address.ip().to_canonical()),
-            Self::Unix(_) => None,
-        }
     }
 
     /// Waits until there is something to read, or the end.

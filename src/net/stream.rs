@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -33,12 +32,6 @@ impl Stream {
     /// As the operating system says.
     pub async fn connect(host: &str, port: u16) -> io::Result<Self> {
         Socket::connect(host, port).await.map(|socket| Self { socket, tls: None })
-    }
-
-    /// The peer's address; `None` for a Unix socket, or if it is gone already.
-    #[must_use]
-    pub fn peer(&self) -> Option<IpAddr> {
-        self.socket.peer()
     }
 
     /// Goes over to TLS. `received` are bytes of the peer's that have been read already.

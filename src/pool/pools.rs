@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
@@ -94,7 +95,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub struct Pools {
     worker: usize,
     limits: Arc<Limits>,
-    keys: HashMap<Rc<Identity>, PoolKey>,
+    keys: HashMap<Rc<Identity>, PoolKey, RandomState>,
     /// Numbers that stand for nobody any more.
     spare: Vec<PoolKey>,
     nodes: Vec<NodePool>,
@@ -131,7 +132,7 @@ impl Pools {
         Self {
             worker,
             limits,
-            keys: HashMap::new(),
+            keys: HashMap::default(),
             spare: Vec::new(),
             nodes: (0..nodes).map(|_| NodePool::default()).collect(),
             vacated: HashMap::new(),

@@ -149,7 +149,7 @@ impl Exchange<'_, '_> {
             tag::PARAMETER_STATUS => {
                 if let Some((name, value)) = parameter_status(body) {
                     let (name, value) = (name.to_vec(), value.to_vec());
-                    self.server.parameter(&name, &value);
+                    self.server.parameters.note(&name, &value);
                     if !in_setup {
                         self.client.session.reported.report(&name, &value);
                     }

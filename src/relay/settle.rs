@@ -239,7 +239,7 @@ async fn answer(
                 tag::PARAMETER_STATUS => {
                     if let Some((name, value)) = parameter_status(body) {
                         let (name, value) = (name.to_vec(), value.to_vec());
-                        server.parameter(&name, &value);
+                        server.parameters.note(&name, &value);
                     }
                 }
                 tag::READY_FOR_QUERY => {

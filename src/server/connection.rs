@@ -5,20 +5,13 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
+use super::Parameters;
 use crate::net::Stream;
 use crate::session::{Replies, ServerStatements, SettingsMap};
 use crate::topology::NodeId;
 use crate::wire::Frame;
 use crate::wire::client::TERMINATE_MESSAGE;
 use crate::wire::server::Status;
-
-/// The parameter by which a server says that it is a standby.
-const IN_HOT_STANDBY: &str = "in_hot_standby";
-
-/// Whether it is a standby that has reported these parameters.
-pub(super) fn say_standby(parameters: &[(String, String)]) -> bool {
-    parameters.iter().any(|(name, value)| name == IN_HOT_STANDBY && value == "on")
-}
 
 /// A server connection that has logged in.
 #[derive(Debug)]
@@ -38,9 +31,7 @@ pub struct Connection {
     /// The key for cancel requests.
     pub key: Vec<u8>,
     /// Its reported parameters.
-    pub parameters: Vec<(String, String)>,
-    /// What [`Self::is_standby`] says.
-    pub(super) standby: bool,
+    pub parameters: Parameters,
     /// The settings in force on it.
     pub settings: Rc<SettingsMap>,
     /// The prepared statements that it knows.
@@ -78,25 +69,13 @@ impl Connection {
     /// in the first answer behind a promotion).
     #[must_use]
     pub fn is_standby(&self) -> bool {
-        self.standby
+        self.parameters.of_standby()
     }
 
     /// Whether a whole message has come that is not passed on yet.
     #[must_use]
     pub fn has_message(&self) -> bool {
         matches!(Frame::peek(&self.input), Ok(Some(frame)) if self.input.len() >= frame.len)
-    }
-
-    /// Notes a ParameterStatus.
-    pub fn parameter(&mut self, name: &[u8], value: &[u8]) {
-        let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
-        if name == IN_HOT_STANDBY {
-            self.standby = value == "on";
-        }
-        match self.parameters.iter_mut().find(|(n, _)| *n == name) {
-            Some((_, old)) => *old = value.into_owned(),
-            None => self.parameters.push((name.into_owned(), value.into_owned())),
-        }
     }
 
     /// Says good-bye, if that goes without waiting, and closes the socket.

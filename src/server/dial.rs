@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::time::timeout;
 
-use super::connection::{Connection, say_standby};
+use super::Parameters;
+use super::connection::Connection;
 use super::login::{Account, LoggedIn, login};
 use crate::auth::{Credential, LoginError};
 use crate::net::Connector;
@@ -70,8 +71,7 @@ pub async fn dial(target: Target<'_>) -> Result<Connection, DialError> {
         idle_since: target.now,
         pid,
         key,
-        standby: say_standby(&ready.parameters),
-        parameters: ready.parameters,
+        parameters: Parameters::new(ready.parameters),
         settings: Rc::new(SettingsMap::default()),
         statements: ServerStatements::default(),
         replies: Replies::default(),

@@ -79,6 +79,8 @@ async fn sigterm_lets_transactions_finish() {
         assert!(began.elapsed() < PATIENCE);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    // Nobody comes in any more: a successor may have the address.
+    drop(std::net::TcpListener::bind(("127.0.0.1", proxy.port)).unwrap());
     assert_eq!(value(&busy, "SELECT 7").await, "7");
     assert!(proxy.child.try_wait().unwrap().is_none());
     busy.batch_execute("COMMIT").await.unwrap();
