@@ -11,13 +11,13 @@ demo:
 test:
 	@scripts/ensure clients
 	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --all-targets --features jemalloc -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
-	cargo test
+	cargo test --features jemalloc
 
 test-clients:
 	@scripts/ensure all-clients
-	cargo test --test it -- --ignored heavy
+	cargo test --features jemalloc --test it -- --ignored heavy
 
 release:
 	@scripts/ensure release

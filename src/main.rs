@@ -14,7 +14,7 @@ use tidegate::demo;
 
 /// A thread of its own gives free memory back to the system after some ten seconds. glibc gives back only what lies
 /// above all that is in use, and one small thing that outlives a crowd of clients is enough to keep what they had.
-#[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
+#[cfg(all(feature = "jemalloc", target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
