@@ -211,7 +211,7 @@ async fn serve(entrances: Vec<(TcpListener, Entrance)>, shared: &Shared, reload:
     let opened = entrances.into_iter().enumerate().map(|(number, (listener, entrance))| {
         accept::open(listener, entrance, number % shared.workers.len(), shared)
     });
-    let Some(opened) = opened.collect::<Option<Vec<_>>>() else {
+    let Some(mut opened) = opened.collect::<Option<Vec<_>>>() else {
         tracing::error!("cannot let clients in: a worker is gone");
         return ExitCode::Internal;
     };
@@ -220,12 +220,13 @@ async fn serve(entrances: Vec<(TcpListener, Entrance)>, shared: &Shared, reload:
             _ = hangup.recv() => take_settings(shared, reload),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            () = accept::lost(&mut opened) => {
+                tracing::error!("nobody lets clients in any more: a worker is gone");
+                return ExitCode::Internal;
+            }
         }
     }
-    for open in opened {
-        open.close().await;
-    }
-    drain(shared, &mut terminate, &mut interrupt).await
+    drain(shared, opened, &mut terminate, &mut interrupt).await
 }
 
 fn take_settings(shared: &Shared, reload: &Reload) {
@@ -269,20 +270,22 @@ fn take_secrets(shared: &Shared, settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lets clients finish their transactions. A second signal, or too long a wait, ends it at once.
+/// Lets nobody in any more, and clients finish their transactions. A second signal, or too long a wait, ends it at once.
 async fn drain(
     shared: &Shared,
+    opened: Vec<accept::Open>,
     terminate: &mut tokio::signal::unix::Signal,
     interrupt: &mut tokio::signal::unix::Signal,
 ) -> ExitCode {
     shared.draining.store(true, Ordering::Relaxed);
     let limit = shared.settings.load().drain_timeout;
     tracing::info!(clients = shared.clients.load(Ordering::Relaxed), ?limit, "draining");
-    for door in shared.workers.iter() {
-        // A worker that is gone has nobody to let go.
-        let _ = door.jobs.send(Job::Drain);
-    }
     let empty = async {
+        accept::close(opened).await;
+        for door in shared.workers.iter() {
+            // A worker that is gone has nobody to let go.
+            let _ = door.jobs.send(Job::Drain);
+        }
         while shared.clients.load(Ordering::Acquire) > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

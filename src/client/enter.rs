@@ -82,6 +82,10 @@ async fn let_in(
     let limit = worker.settings().login_timeout;
     let greeting = timeout(limit, handshake::greet(&mut stream, address, &mut input, &worker)).await.ok()?;
     drop(logging_in);
+    // It may take long until there is a connection to a server.
+    if input.is_empty() {
+        worker.buffers.borrow_mut().give(std::mem::take(&mut input));
+    }
     let mut arrival = match greeting {
         Greeting::Arrival(arrival) => *arrival,
         Greeting::Cancel(pid, key) => {

@@ -10,6 +10,7 @@ use rand::Rng;
 use super::asked::{Asked, MINOR};
 use super::cancel::Handle;
 use super::login::{LoggedInAs, log_in};
+use super::packets::Packets;
 use super::worker::Worker;
 use crate::auth::{Applicant, Credential};
 use crate::net::buffers::make_room;
@@ -110,8 +111,12 @@ async fn try_greet(
                 }
             }
             Request::Cancel(pid, key) => return Ok(Greeting::Cancel(pid, key)),
-            Request::Enter(asked) => {
+            Request::Enter(asked, packet) => {
                 let arrival = arrive(stream, address, input, worker, asked).await?;
+                // What strangers say is not kept.
+                if let Some(packet) = packet {
+                    worker.packets.borrow_mut().remember(packet, &arrival.asked);
+                }
                 return Ok(Greeting::Arrival(Box::new(arrival)));
             }
         }
@@ -122,7 +127,8 @@ async fn try_greet(
 enum Request {
     Encrypt(Encryption),
     Cancel(u32, Vec<u8>),
-    Enter(Rc<Asked>),
+    /// With the packet, if it is to be remembered once the client is in.
+    Enter(Rc<Asked>, Option<Box<[u8]>>),
 }
 
 #[derive(PartialEq, Eq)]
@@ -134,7 +140,7 @@ enum Encryption {
 /// Reads a first packet.
 fn request(packet: &[u8], worker: &Worker) -> Result<Request, Option<Report>> {
     if let Some(asked) = worker.packets.borrow().asked(packet) {
-        return Ok(Request::Enter(asked));
+        return Ok(Request::Enter(asked, None));
     }
     match startup::parse(packet).map_err(|_| malformed())? {
         First::Ssl => Ok(Request::Encrypt(Encryption::Tls)),
@@ -145,9 +151,8 @@ fn request(packet: &[u8], worker: &Worker) -> Result<Request, Option<Report>> {
             format!("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{MINOR}"),
         ))),
         First::Startup { minor, parameters } => {
-            let asked = Rc::new(Asked::read(minor, parameters)?);
-            worker.packets.borrow_mut().remember(packet, &asked);
-            Ok(Request::Enter(asked))
+            let packet = Packets::keeps(packet).then(|| packet.into());
+            Ok(Request::Enter(Rc::new(Asked::read(minor, parameters)?), packet))
         }
     }
 }

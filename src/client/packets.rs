@@ -1,4 +1,4 @@
-//! The startup packets that came last. Most clients of an application send the same one, byte for byte: what it asks for
+//! The startup packets that came last from clients that were let in. Most clients of an application send the same one, byte for byte: what it asks for
 //! need not be found out anew, and those who are in have one copy of it.
 
 use std::rc::Rc;
@@ -26,12 +26,19 @@ impl Packets {
         self.kept.iter().find(|(known, _)| **known == *packet).map(|(_, asked)| asked.clone())
     }
 
+    /// Whether a packet is to be remembered: few are long.
+    #[must_use]
+    pub fn keeps(packet: &[u8]) -> bool {
+        packet.len() <= LONGEST
+    }
+
     /// Remembers what a packet asks for, instead of the oldest if there are many.
-    pub fn remember(&mut self, packet: &[u8], asked: &Rc<Asked>) {
-        if packet.len() > LONGEST {
+    pub fn remember(&mut self, packet: Box<[u8]>, asked: &Rc<Asked>) {
+        // Another one with the same may have been let in meanwhile.
+        if self.asked(&packet).is_some() {
             return;
         }
-        let new = (packet.into(), asked.clone());
+        let new = (packet, asked.clone());
         match self.kept.get_mut(self.oldest) {
             Some(place) => *place = new,
             None => self.kept.push(new),
@@ -56,7 +63,7 @@ mod tests {
 
     fn remember(packets: &mut Packets, packet: &[u8]) {
         let Ok(First::Startup { minor, parameters }) = parse(packet) else { panic!("{packet:?}") };
-        packets.remember(packet, &Rc::new(Asked::read(minor, parameters).unwrap()));
+        packets.remember(packet.into(), &Rc::new(Asked::read(minor, parameters).unwrap()));
     }
 
     #[test]
@@ -64,6 +71,7 @@ mod tests {
         let mut packets = Packets::default();
         let name = |number: usize| format!("user{number}");
         for number in 0..KEPT + 3 {
+            remember(&mut packets, &packet(&name(number)));
             remember(&mut packets, &packet(&name(number)));
         }
         for number in 0..KEPT + 3 {
@@ -75,10 +83,8 @@ mod tests {
     }
 
     #[test]
-    fn a_long_one_is_not_kept() {
-        let mut packets = Packets::default();
-        let long = packet(&"x".repeat(LONGEST));
-        remember(&mut packets, &long);
-        assert!(packets.asked(&long).is_none() && packets.kept.is_empty());
+    fn a_long_one_is_not_to_be_kept() {
+        let lengths = [1, LONGEST].map(|length| packet(&"x".repeat(length)));
+        assert_eq!(lengths.map(|packet| Packets::keeps(&packet)), [true, false]);
     }
 }

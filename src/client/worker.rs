@@ -233,12 +233,21 @@ pub fn run(worker: Worker, mut jobs: mpsc::UnboundedReceiver<Job>) -> std::io::R
 
 /// Serves a client, and counts it out of its worker when it is gone.
 pub(super) async fn admit(worker: Rc<Worker>, stream: TcpStream, origin: Origin) {
+    let present = Present(worker);
     // Boxed, for letting a client in takes more room than its life.
-    let entered = Box::pin(enter::client(worker.clone(), Stream::tcp(stream), origin)).await;
+    let entered = Box::pin(enter::client(present.0.clone(), Stream::tcp(stream), origin)).await;
     if let Some(mut entered) = entered {
         entered.client.live().await;
     }
-    worker.count_out();
+}
+
+/// A client that counts for where the next one goes, however it ends.
+struct Present(Rc<Worker>);
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.0.count_out();
+    }
 }
 
 /// Passes a cancel request to the worker that it is for, and waits until it has done what it can: who has sent the

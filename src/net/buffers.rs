@@ -70,7 +70,8 @@ impl Free {
     }
 
     fn trim(&mut self) {
-        self.buffers.truncate(self.buffers.len() - self.spare);
+        // The others were used last, and are in the processor's cache.
+        self.buffers.drain(..self.spare);
         self.buffers.shrink_to(2 * self.buffers.len());
         self.spare = self.buffers.len();
     }

@@ -69,6 +69,13 @@ impl Exchange<'_, '_> {
         }
     }
 
+    /// Messages that are complete are many, too: notices, before the first row.
+    pub(super) fn hold_no_more_than_may_be(&mut self) {
+        if self.holding && self.at - self.run + self.to_client.len() > MAX_HELD {
+            self.release();
+        }
+    }
+
     /// From here on the client sees the answer, so that nobody else can give it.
     fn release(&mut self) {
         if self.refused.is_none() {

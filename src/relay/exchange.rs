@@ -133,6 +133,8 @@ pub struct Exchange<'a, 'b> {
     /// The answer is held back until the first row or completion.
     pub(super) holding: bool,
     pub(super) seen: bool,
+    /// What was last written to the client ends within a message.
+    torn: bool,
     pub(super) feed: Feed,
     pub(super) refused: Option<Refusal>,
     pub(super) failed: bool,
@@ -177,6 +179,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
             client_pass: 0,
             holding: plan.may_heal,
             seen: false,
+            torn: false,
             feed: Feed::Closed,
             refused: None,
             failed: false,
@@ -211,16 +214,12 @@ impl<'a, 'b> Exchange<'a, 'b> {
             Err(Broken::Server(error)) => Outcome::ServerLost {
                 error,
                 unseen: !self.seen && !self.taken,
-                torn: self.is_torn(),
+                torn: self.torn,
                 farewell: self.farewell,
             },
-            Err(Broken::Protocol(message)) => Outcome::ServerFailed { message, torn: self.is_torn() },
+            Err(Broken::Protocol(message)) => Outcome::ServerFailed { message, torn: self.torn },
             Err(Broken::TooManyStatements) => Outcome::TooManyStatements,
         }
-    }
-
-    fn is_torn(&self) -> bool {
-        self.seen && self.pass > 0
     }
 
     /// Gives the server the session's settings and the unit, and the client the answer; [`Self::outcome`] says what the
@@ -296,7 +295,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
     }
 
     /// Whether the server has not been sent all that it is to be sent.
-    fn has_unsent(&self) -> bool {
+    pub(super) fn has_unsent(&self) -> bool {
         !self.to_server.is_empty() || self.server.stream.has_unsent()
     }
 
@@ -415,6 +414,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
         self.note_server_read();
         let was_holding = self.holding;
         self.downstream()?;
+        self.hold_no_more_than_may_be();
         if self.refused.is_some() {
             // Nobody is to see this answer; what has been looked at can go.
             self.to_client.clear();
@@ -445,6 +445,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
         }
         if !bytes.is_empty() {
             self.seen = true;
+            self.torn = self.pass > 0;
             self.client.stream.write_all(bytes).await.map_err(|_| Broken::Client)?;
         }
         self.to_client.clear();

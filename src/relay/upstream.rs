@@ -43,7 +43,7 @@ impl Exchange<'_, '_> {
     pub(super) fn takes_more(&self) -> bool {
         match self.feed {
             // What the kernel has taken keeps the server busy; more would only be copied here and wait.
-            Feed::Copy { .. } => self.to_server.is_empty(),
+            Feed::Copy { .. } => !self.has_unsent(),
             _ => self.to_server.len() < HIGH_WATER,
         }
     }

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use tidegate::wire::build;
 
 use crate::support::peer::{Peer, Script};
-use crate::support::proxy::value;
+use crate::support::proxy::{last_route, value};
 use crate::support::{Proxy, database, shared};
 
 /// What a client may have the proxy keep: a large buffer for each side, and as much as waits for one that is slow.
@@ -98,4 +98,27 @@ async fn a_server_that_takes_no_copy_data_is_waited_for() {
     sender.join().unwrap();
     let found = value(&setup, "SELECT count(*) || ' ' || sum(length(line)) FROM sink").await;
     assert_eq!(found, format!("{} {}", expected.0, expected.1));
+}
+
+/// An answer of a replica is held back until its first row, so that another node can give it: but no more than so much.
+#[tokio::test]
+async fn a_replica_that_says_much_before_its_first_row_is_heard() {
+    database("chatty").await;
+    let proxy = Proxy::start(shared()).await;
+    let session = proxy.connect_to("chatty").await;
+    session
+        .batch_execute(
+            "CREATE FUNCTION chatty(n int) RETURNS int STABLE LANGUAGE plpgsql AS
+                $$ BEGIN FOR i IN 1..n LOOP RAISE NOTICE '%', repeat('x', 900); END LOOP; RETURN n; END $$",
+        )
+        .await
+        .unwrap();
+    while last_route(&session).await.1 != "replica" {
+        assert_eq!(value(&session, "SELECT chatty(1)").await, "1");
+    }
+    let before = proxy.peak();
+    assert_eq!(value(&session, "SELECT chatty(50000)").await, "50000");
+    assert_eq!(last_route(&session).await.1, "replica");
+    let grown = proxy.peak() - before;
+    assert!(grown < 2 * EACH, "{grown} bytes more");
 }

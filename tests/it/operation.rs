@@ -349,12 +349,7 @@ async fn replication_connections_reach_the_primary() {
 
 #[tokio::test]
 async fn memory_goes_back_when_a_crowd_has_left() {
-    if cfg!(not(all(
-        feature = "jemalloc",
-        target_os = "linux",
-        target_env = "gnu",
-        target_arch = "x86_64"
-    ))) {
+    if cfg!(not(all(feature = "jemalloc", target_os = "linux", target_env = "gnu", target_arch = "x86_64"))) {
         // Other allocators may keep it.
         return;
     }
