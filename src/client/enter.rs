@@ -15,7 +15,7 @@ use super::logins::{LoggingIn, Turn};
 use super::serve::Client;
 use super::tunnel::tunnel;
 use super::unit;
-use super::worker::{Worker, route_cancel};
+use super::worker::{Present, Worker, route_cancel};
 use crate::config::settings::Consistency;
 use crate::net::Stream;
 use crate::pool::{Identity, Lease, Member, PoolKey};
@@ -54,30 +54,33 @@ pub(super) struct Entered {
     _registered: Registered,
     _key: keyring::Entered,
     _counted: Counted,
+    _present: Present,
 }
 
 /// Lets a client in when it is its turn, if it may come in and stays.
-pub(super) async fn client(worker: Rc<Worker>, mut stream: Stream, origin: Origin) -> Option<Box<Entered>> {
+pub(super) async fn client(present: Present, mut stream: Stream, origin: Origin) -> Option<Box<Entered>> {
+    let worker = &present.0;
     let max = worker.settings().auth.max_logins;
     let logging_in = match worker.shared.logins.begin(Some(origin.address), max) {
         Turn::Now(place) => place,
         Turn::Later(turn) => match Box::pin(timeout(worker.settings().login_timeout, turn)).await {
             Ok(Ok(place)) => place,
-            _ => return refused(&worker, &mut stream, BytesMut::new(), &too_many_logins()).await,
+            _ => return refused(worker, &mut stream, BytesMut::new(), &too_many_logins()).await,
         },
-        Turn::Never => return refused(&worker, &mut stream, BytesMut::new(), &too_many_logins()).await,
+        Turn::Never => return refused(worker, &mut stream, BytesMut::new(), &too_many_logins()).await,
     };
     // Boxed, for it takes more room than waiting in line.
-    Box::pin(let_in(worker, stream, origin, logging_in)).await
+    Box::pin(let_in(present, stream, origin, logging_in)).await
 }
 
 /// Lets a client in whose turn it is.
 async fn let_in(
-    worker: Rc<Worker>,
+    present: Present,
     mut stream: Stream,
     Origin { address, entrance }: Origin,
     logging_in: LoggingIn,
 ) -> Option<Box<Entered>> {
+    let worker = present.0.clone();
     let mut input = BytesMut::new();
     let limit = worker.settings().login_timeout;
     let greeting = timeout(limit, handshake::greet(&mut stream, address, &mut input, &worker)).await.ok()?;
@@ -151,7 +154,13 @@ async fn let_in(
                 skip: 0,
                 counted_pins: Pins::default(),
             };
-            Some(Box::new(Entered { client, _registered: registered, _key: key_of_role, _counted: counted }))
+            Some(Box::new(Entered {
+                client,
+                _registered: registered,
+                _key: key_of_role,
+                _counted: counted,
+                _present: present,
+            }))
         }
         Err(report) => refused(&worker, &mut stream, said, &report).await,
     }

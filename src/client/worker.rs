@@ -232,17 +232,19 @@ pub fn run(worker: Worker, mut jobs: mpsc::UnboundedReceiver<Job>) -> std::io::R
 }
 
 /// Serves a client, and counts it out of its worker when it is gone.
-pub(super) async fn admit(worker: Rc<Worker>, stream: TcpStream, origin: Origin) {
-    let present = Present(worker);
-    // Boxed, for letting a client in takes more room than its life.
-    let entered = Box::pin(enter::client(present.0.clone(), Stream::tcp(stream), origin)).await;
-    if let Some(mut entered) = entered {
-        entered.client.live().await;
+pub(super) fn admit(worker: Rc<Worker>, stream: TcpStream, origin: Origin) -> impl Future<Output = ()> {
+    // Boxed, for letting a client in takes more room than its life; and before it is awaited, as what an async function is
+    // given stays with it to its end.
+    let entering = Box::pin(enter::client(Present(worker), Stream::tcp(stream), origin));
+    async move {
+        if let Some(mut entered) = entering.await {
+            entered.client.live().await;
+        }
     }
 }
 
 /// A client that counts for where the next one goes, however it ends.
-struct Present(Rc<Worker>);
+pub(super) struct Present(pub(super) Rc<Worker>);
 
 impl Drop for Present {
     fn drop(&mut self) {
