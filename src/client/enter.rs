@@ -61,7 +61,7 @@ pub(super) struct Entered {
 pub(super) async fn client(present: Present, mut stream: Stream, origin: Origin) -> Option<Box<Entered>> {
     let worker = &present.0;
     let max = worker.settings().auth.max_logins;
-    let logging_in = match worker.shared.logins.begin(Some(origin.address), max) {
+    let logging_in = match worker.shared.logins.begin(origin.address, max) {
         Turn::Now(place) => place,
         Turn::Later(turn) => match Box::pin(timeout(worker.settings().login_timeout, turn)).await {
             Ok(Ok(place)) => place,

@@ -19,7 +19,7 @@ pub struct Logins(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     /// By address: an entry for each that is at it.
-    at_it: HashMap<Option<IpAddr>, usize, RandomState>,
+    at_it: HashMap<IpAddr, usize, RandomState>,
     all: usize,
     max: usize,
     line: VecDeque<Waiting>,
@@ -27,7 +27,7 @@ struct State {
 
 #[derive(Debug)]
 struct Waiting {
-    address: Option<IpAddr>,
+    address: IpAddr,
     place: oneshot::Sender<LoggingIn>,
 }
 
@@ -36,7 +36,7 @@ struct Waiting {
 pub struct LoggingIn {
     /// Nothing, for one that was never taken.
     logins: Option<Arc<Logins>>,
-    address: Option<IpAddr>,
+    address: IpAddr,
 }
 
 /// Whose turn it is.
@@ -52,17 +52,17 @@ pub enum Turn {
 
 impl State {
     /// Of `max` places one address gets three quarters at most.
-    fn has_room(&self, address: Option<IpAddr>) -> bool {
+    fn has_room(&self, address: IpAddr) -> bool {
         let here = self.at_it.get(&address).copied().unwrap_or_default();
         self.all < self.max && here < self.max - self.max / 4
     }
 
-    fn enter(&mut self, address: Option<IpAddr>) {
+    fn enter(&mut self, address: IpAddr) {
         *self.at_it.entry(address).or_default() += 1;
         self.all += 1;
     }
 
-    fn leave(&mut self, address: Option<IpAddr>) {
+    fn leave(&mut self, address: IpAddr) {
         self.all -= 1;
         if let Entry::Occupied(mut here) = self.at_it.entry(address) {
             *here.get_mut() -= 1;
@@ -88,7 +88,7 @@ impl State {
 impl Logins {
     /// A client from that address begins to log in, if fewer than `max` are at it, or three quarters of that from there.
     #[must_use]
-    pub fn begin(self: &Arc<Self>, address: Option<IpAddr>, max: usize) -> Turn {
+    pub fn begin(self: &Arc<Self>, address: IpAddr, max: usize) -> Turn {
         let mut state = self.state();
         state.max = max;
         if state.has_room(address) {
@@ -112,7 +112,7 @@ impl Logins {
     }
 
     /// Gives a place back, and to the next in line who still wants it.
-    fn end(self: &Arc<Self>, address: Option<IpAddr>) {
+    fn end(self: &Arc<Self>, address: IpAddr) {
         let mut left = Some(address);
         while let Some(address) = left.take() {
             let next = {
@@ -142,8 +142,8 @@ impl Drop for LoggingIn {
 mod tests {
     use super::*;
 
-    fn at(last: u8) -> Option<IpAddr> {
-        Some(IpAddr::from([10, 0, 0, last]))
+    fn at(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
     }
 
     fn now(turn: Turn) -> LoggingIn {
@@ -193,12 +193,12 @@ mod tests {
     #[test]
     fn the_line_has_an_end_and_who_leaves_it_is_passed_over() {
         let logins = Arc::new(Logins::default());
-        let place = now(logins.begin(None, 1));
-        let mut line: Vec<_> = (0..LINE).map(|_| later(logins.begin(None, 1))).collect();
-        assert!(matches!(logins.begin(None, 1), Turn::Never));
+        let place = now(logins.begin(at(1), 1));
+        let mut line: Vec<_> = (0..LINE).map(|_| later(logins.begin(at(1), 1))).collect();
+        assert!(matches!(logins.begin(at(1), 1), Turn::Never));
         let mut last = line.pop().unwrap();
         drop(line);
-        let mut behind = later(logins.begin(None, 1));
+        let mut behind = later(logins.begin(at(1), 1));
         drop(place);
         drop(last.try_recv().expect("all before it have left"));
         assert!(behind.try_recv().is_ok());
