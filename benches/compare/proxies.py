@@ -78,6 +78,10 @@ class PgBouncer:
     """In transaction mode, in front of the primary."""
 
     name = program = "pgbouncer"
+    # The scripts of pgbench that it is measured with beside the other cells; None for all cells.
+    scripts = None
+    # Server connections per process, and further lines of its configuration.
+    pool, further = POOL, ()
 
     def servers(self, cluster):
         return f"host=127.0.0.1 port={cluster.port}"
@@ -90,22 +94,43 @@ class PgBouncer:
         lines = [
             "[databases]", f"* = {self.servers(cluster)}", "[pgbouncer]", "listen_addr = 127.0.0.1",
             f"listen_port = {port}", "listen_backlog = 4096", "unix_socket_dir =", f"auth_type = {auth}",
-            f"auth_file = {users}", "pool_mode = transaction", f"default_pool_size = {POOL}",
+            f"auth_file = {users}", "pool_mode = transaction", f"default_pool_size = {self.pool}",
             f"max_client_conn = {CLIENTS}", "log_connections = 0", "log_disconnections = 0",
-            "ignore_startup_parameters = extra_float_digits",
+            "ignore_startup_parameters = extra_float_digits", *self.further,
         ]
         # Before 1.21 prepared statements do not work through it.
         if b"max_prepared_statements" in Path(shutil.which("pgbouncer")).read_bytes():
             lines.append(f"max_prepared_statements = {how.statements}")
         config.write_text("\n".join(lines) + "\n")
+        return self.launch(port, config, base)
+
+    def launch(self, port, config, base):
         return start(self.name, port, ["pgbouncer", config], base, "postgres")
+
+
+class PgBouncerTwice(PgBouncer):
+    """Two processes that share a port, as many as Tidegate has workers on two cores: the kernel deals the clients."""
+
+    name = "pgbouncer-twice"
+    scripts = ("select-only", "tpcb-like", "9:1")
+
+    pool, further = POOL // 2, ("so_reuseport = 1",)
+
+    def launch(self, port, config, base):
+        # The shell is the one child whose descendants count.
+        command = f"pgbouncer {config} & pgbouncer {config} & wait"
+        target = start(self.name, port, ["sh", "-c", command], base, "postgres")
+        if len(target.pids()) != 3:
+            target.stop()
+            raise Failed("one of the two has ended")
+        return target
 
 
 class PgBouncerStandbys(PgBouncer):
     """In front of the standbys, which it takes in turn: it reads where Tidegate reads, and cannot write."""
 
     name = "pgbouncer-standbys"
-    reads_only = True
+    scripts = ("select-only",)
 
     def servers(self, cluster):
         _, first, second = cluster.addresses

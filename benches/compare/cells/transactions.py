@@ -35,9 +35,7 @@ class Transactions(Cell):
         self.about = f"pgbench, {script}, protocol {mode}, {clients} clients: CPU time of the proxy per transaction."
 
     def rows(self, bench):
-        if self.script == "select-only":
-            return {maker.name: maker for maker in bench.makers}
-        return super().rows(bench)
+        return {m.name: m for m in bench.makers if self.script in (getattr(m, "scripts", None) or [self.script])}
 
     def arguments(self, bench):
         kind = {"select-only": ["-S"], "tpcb-like": []}.get(self.script)
