@@ -15,7 +15,7 @@ use crate::session::Unit;
 use crate::session::local;
 use crate::session::state::{Bonds, LastRoute, Lost};
 use crate::sql::Effects;
-use crate::topology::NodeId;
+use crate::topology::Role;
 use crate::wire::build::{self, Report};
 use crate::wire::server::Status;
 use crate::wire::sqlstate;
@@ -148,7 +148,10 @@ impl Client {
         } else {
             self.session.freshness.wrote(open, &topology);
         }
-        self.worker.polls.kick_if_resting(connection.node);
+        // What was seen on a standby keeps its session from other standbys only until the next poll, which is soon enough.
+        if topology.node(connection.node).is_none_or(|n| n.role != Role::Replica) {
+            self.worker.polls.kick_if_resting(connection.node);
+        }
     }
 
     /// A session that is bound to its server keeps the connection between transactions, too.

@@ -190,8 +190,9 @@ pub struct Settings {
     pub max_staleness: Option<Duration>,
     /// Time between polls of a node at rest. Default 50 ms.
     pub poll_interval: Duration,
-    /// Time between polls of a node while somebody waits for them or many units flow; four times that if few do. Of the
-    /// replicas that somebody waits for any of, one is polled in that time. Default 2 ms.
+    /// Time between polls of a node while somebody waits for them; the shortest that units make it, of which 200 pay for
+    /// one; an eighth of the longest for a primary to which any flow. Of the replicas that somebody waits for any of, one
+    /// is polled in that time. Default 2 ms.
     pub poll_interval_busy: Duration,
     /// A poll without answer for this long means that the node is down. Default 5 s.
     pub poll_timeout: Duration,

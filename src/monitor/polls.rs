@@ -28,7 +28,7 @@ pub(super) enum Pause {
     Turn,
     /// Longer: whoever waits has to ring.
     Long,
-    /// Until something happens: the next unit rings.
+    /// Until something happens: what may have been written next rings.
     Rest,
 }
 
@@ -285,11 +285,14 @@ impl PollsHandle {
         fence(Ordering::SeqCst);
         let Some(wants) = self.wants() else { return };
         for (known, node) in topology.nodes.iter().zip(&self.polls.nodes) {
+            let unflushed = known.position.is_some_and(|p| p.flushed < p.lsn);
             let rung = match Pause::of(node.pause.load(Ordering::SeqCst)) {
                 Pause::Short => false,
                 Pause::Turn => wants.want(known.id, known.role) == Wanted::Now,
+                // What is waited for may have to be flushed.
+                Pause::Long if unflushed && wants.want_replay() => true,
                 Pause::Long => wants.want(known.id, known.role) != Wanted::No,
-                // A primary at rest may have to flush what is waited for.
+                // The same, though nobody knows of it yet.
                 Pause::Rest => wants.want(known.id, known.role) != Wanted::No || wants.want_replay(),
             };
             if rung && node.wake() {
@@ -321,12 +324,17 @@ mod tests {
     const REPLICA: NodeId = NodeId(1);
 
     fn topology() -> Topology {
+        flushed(100)
+    }
+
+    /// The primary, and a replica that is where it is; the primary's WAL is flushed up to there.
+    fn flushed(flushed: u64) -> Topology {
         let mut observer = Observer::new(&["p".into(), "r".into()]);
         for node in [PRIMARY, REPLICA] {
             let report = Report {
                 in_recovery: node == REPLICA,
                 lsn: Lsn(100),
-                flushed: Lsn(100),
+                flushed: Lsn(if node == PRIMARY { flushed } else { 100 }),
                 timeline: Timeline(1),
                 system: 7,
                 geometry: WalGeometry::default(),
@@ -385,27 +393,35 @@ mod tests {
 
     #[test]
     fn who_is_at_rest_is_rung_for_if_wanted() {
-        let (polls, topology) = (Polls::new(2, 1), topology());
+        let (polls, mut topology) = (Polls::new(2, 1), topology());
         let handle = polls.handle(0);
-        let rung = |primary, replica| {
+        let rung = |topology: &Topology, primary, replica| {
             polls.set_pause(PRIMARY, primary);
             polls.set_pause(REPLICA, replica);
-            handle.ring(&topology);
+            handle.ring(topology);
             [PRIMARY, REPLICA].map(|node| {
                 let mut rung = std::pin::pin!(polls.rung(node));
                 rung.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
             })
         };
-        assert_eq!(rung(Pause::Rest, Pause::Rest), [false, false]);
+        assert_eq!(rung(&topology, Pause::Rest, Pause::Rest), [false, false]);
         handle.want_replayed(Some(Lsn(1)));
-        assert_eq!(rung(Pause::Long, Pause::Long), [false, true]);
-        assert_eq!(rung(Pause::Rest, Pause::Short), [true, false]);
-        assert_eq!(rung(Pause::Short, Pause::Turn), [false, false]);
+        assert_eq!(rung(&topology, Pause::Long, Pause::Long), [false, true]);
+        assert_eq!(rung(&topology, Pause::Rest, Pause::Short), [true, false]);
+        assert_eq!(rung(&topology, Pause::Short, Pause::Turn), [false, false]);
         handle.want_told(REPLICA, Some(Ticket(1)));
-        assert_eq!(rung(Pause::Short, Pause::Turn), [false, true]);
+        assert_eq!(rung(&topology, Pause::Short, Pause::Turn), [false, true]);
         handle.want_told(REPLICA, None);
         handle.want_replayed(None);
         handle.want_told(PRIMARY, Some(Ticket(1)));
-        assert_eq!(rung(Pause::Long, Pause::Long), [true, false]);
+        assert_eq!(rung(&topology, Pause::Long, Pause::Long), [true, false]);
+        handle.want_told(PRIMARY, None);
+        handle.want_replayed(Some(Lsn(100)));
+        topology = flushed(99);
+        assert_eq!(
+            rung(&topology, Pause::Long, Pause::Short),
+            [true, false],
+            "no replica gets what is not flushed"
+        );
     }
 }

@@ -13,7 +13,7 @@ use rand::RngExt;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::clock::Clock;
-use super::pace::{Turn, due};
+use super::pace::{Turn, Usage, due};
 use super::polls::{Pause, Polls, Wanted};
 use super::probe::Probe;
 use super::published::{Latest, Published};
@@ -37,15 +37,6 @@ const LEAST_PAUSE: Duration = Duration::from_millis(1);
 
 /// How many topologies are kept for their room. Readers are done with one after a poll or two.
 const KEPT: usize = 4;
-
-/// So many units in a millisecond pay for a poll every `poll_interval_busy`: it costs about as much as two.
-const MANY: u128 = 25;
-
-/// Where fewer flow, polls are so many times as far apart, unless somebody waits.
-const FEW: u32 = 4;
-
-/// How long a node counts as busy after its last unit.
-const BUSY_FOR: Duration = Duration::from_millis(20);
 
 /// What the monitor publishes.
 pub struct Monitor {
@@ -187,8 +178,7 @@ async fn poll(publisher: &Publisher, node: NodeId, probe: &mut Probe) -> String 
     // Both are set anew for every poll. The one for the answer is only ever put off, which costs next to nothing.
     let mut answer = pin!(sleep_until(Instant::now()));
     let mut next = pin!(sleep_until(Instant::now()));
-    let mut units = polls.units(node);
-    let (mut busy_until, mut last_received) = (Duration::ZERO, Duration::ZERO);
+    let mut usage = Usage::new(polls.units(node), clock.now());
     let mut unflushed_since: Option<Duration> = None;
     let mut nudged = Duration::ZERO;
     let mut epoch = Epoch::default();
@@ -222,20 +212,10 @@ async fn poll(publisher: &Publisher, node: NodeId, probe: &mut Probe) -> String 
                 }
             }
         }
-        let flowed = polls.units(node).wrapping_sub(units);
-        units = units.wrapping_add(flowed);
-        let many = u128::from(flowed) * 1_000 >= received.saturating_sub(last_received).as_micros() * MANY;
-        last_received = received;
-        if flowed > 0 {
-            busy_until = received.saturating_add(BUSY_FOR);
-        }
-        let flow = match () {
-            () if received >= busy_until => Pause::Rest,
-            () if many => Pause::Short,
-            () => Pause::Long,
-        };
-        let last = Last { sent, received, flow, role, unflushed: unflushed_since.is_some() };
-        pause(publisher, node, next.as_mut(), &last, &settings).await;
+        let intervals = settings.poll_interval_busy..=settings.poll_interval;
+        let (interval, pause) = usage.polled(polls.units(node), received, role, intervals);
+        let last = Last { sent, received, interval, pause, role, unflushed: unflushed_since.is_some() };
+        rest(publisher, node, next.as_mut(), &last, &settings).await;
     }
 }
 
@@ -254,17 +234,19 @@ async fn within<T>(mut timer: Pin<&mut Sleep>, limit: Instant, work: impl Future
 struct Last {
     sent: Duration,
     received: Duration,
-    /// What the units that flow to the node ask for.
-    flow: Pause,
+    /// How soon the next is worth its cost by the units that flow to the node.
+    interval: Duration,
+    /// How deep the monitor may sleep until then.
+    pause: Pause,
     /// What it has found the node to be.
     role: Role,
     /// It has found WAL on the primary that no standby will get before it is flushed.
     unflushed: bool,
 }
 
-/// The time until the next poll: short while somebody waits for one or units flow, else until the interval is over; or
-/// until somebody rings.
-async fn pause(
+/// The time until the next poll: short while somebody waits for one, else as long as what flows makes it; or until
+/// somebody rings.
+async fn rest(
     publisher: &Publisher,
     node: NodeId,
     mut timer: Pin<&mut Sleep>,
@@ -278,20 +260,15 @@ async fn pause(
         Wanted::No if last.unflushed && polls.replays_are_wanted() => Wanted::Now,
         wanted => wanted,
     };
-    let interval = match last.flow {
-        Pause::Rest => settings.poll_interval,
-        Pause::Long => settings.poll_interval.min(short.saturating_mul(FEW)),
-        Pause::Turn | Pause::Short => short,
-    };
-    let usual = due(last.received, interval, short);
+    let usual = due(last.received, last.interval, short);
     // What it sleeps for, until when, and what somebody may want meanwhile without that it has to wake up.
     let (pause, limit, heard) = match wanted() {
         Wanted::Now => (Pause::Short, due(last.received, short, short), Wanted::Now),
-        _ if last.flow == Pause::Short => (Pause::Short, usual, Wanted::Now),
+        _ if last.pause == Pause::Short => (Pause::Short, usual, Wanted::Now),
         Wanted::InTurn => {
             (Pause::Turn, usual.min(publisher.turn(node).due(last.received, short)), Wanted::InTurn)
         }
-        Wanted::No => (last.flow, usual, Wanted::No),
+        Wanted::No => (last.pause, usual, Wanted::No),
     };
     polls.set_pause(node, pause);
     // Whoever came between the look at what is wanted and the mark has not rung.
