@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::metrics::encode::Servers;
 use crate::monitor::{Catalogs, Clock, Latest, Monitor, Published};
 use crate::net::listen::{listen, listen_for_clients};
-use crate::net::{Acceptor, Connector, Connectors, TlsError, local_runtime};
+use crate::net::{Acceptor, Connector, Connectors, Timers, TlsError, local_runtime};
 use crate::pool::{Limits, Pools};
 use crate::route::Budget;
 use crate::session::Statements;
@@ -39,14 +39,13 @@ pub type Reload = Box<dyn Fn() -> Option<Settings>>;
 
 /// Runs the proxy until a signal ends it.
 pub fn run(settings: Settings, reload: Reload) -> ExitCode {
-    let runtime = match local_runtime() {
-        Ok(runtime) => runtime,
+    match local_runtime().and_then(|runtime| Ok((runtime, Timers::start()?))) {
+        Ok((runtime, timers)) => runtime.block_on(control(settings, reload, timers)),
         Err(error) => {
             tracing::error!(%error, "cannot start the runtime");
-            return ExitCode::Internal;
+            ExitCode::Internal
         }
-    };
-    runtime.block_on(control(settings, reload))
+    }
 }
 
 /// The control thread's task: nodes are polled, HTTP is served, signals are heard.
@@ -118,6 +117,7 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
         workers: doors.into(),
     };
     for (number, mailbox) in mailboxes.into_iter().enumerate() {
+        timers,
         if let Err(error) = start_worker(number, &shared, &metrics, &monitor, mailbox) {
             tracing::error!(%error, "cannot start a worker thread");
             return ExitCode::Internal;

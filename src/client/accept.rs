@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 use super::worker::{Job, Worker, admit};
+use crate::net::timers::sleep;
 
 /// Mostly too many files are open when no client can be accepted: by then some may be closed.
 const PAUSE: Duration = Duration::from_millis(50);

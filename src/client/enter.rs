@@ -4,7 +4,6 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
-use tokio::time::timeout;
 
 use super::accept::{Entrance, Origin};
 use super::cancel::Handle;
@@ -18,6 +17,7 @@ use super::unit;
 use super::worker::{Present, Worker, route_cancel};
 use crate::config::settings::Consistency;
 use crate::net::Stream;
+use crate::net::timers::timeout;
 use crate::pool::{Identity, Lease, Member, PoolKey};
 use crate::relay::{SettleError, settle};
 use crate::route::Level;

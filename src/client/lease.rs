@@ -3,13 +3,12 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use super::cancel::Handle;
 use super::place::cancelled;
 use super::waiters::Until;
 use super::worker::Worker;
 use crate::auth::{Credential, LoginError};
+use crate::net::timers::timeout;
 use crate::pool::pools::Step;
 use crate::pool::{Identity, Lease, PoolKey, Seat};
 use crate::server::Connection;

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use super::cancel::Handle;
 use super::waiters::Until;
 use super::worker::Worker;
 use crate::metrics::WaitOutcome;
+use crate::net::timers::timeout;
 use crate::route::{Ask, Decision, Lack, Level, Open, View, Want, Why, decide};
 use crate::session::Session;
 use crate::topology::{NodeId, Role, Topology};

@@ -17,6 +17,7 @@ use super::worker::Worker;
 use crate::monitor::{CatalogCell, Latest};
 use crate::net::Stream;
 use crate::net::buffers::make_room;
+use crate::net::timers::sleep;
 use crate::pool::{Lease, Member, PoolKey};
 use crate::relay::own_notification;
 use crate::session::collect::End;
@@ -197,7 +198,7 @@ impl Client {
         let idle = self.session.status == Status::Idle;
         let limit = self.session.settings.marks().idle_timeout.filter(|_| idle && self.input.is_empty());
         // Of the two ends of the connection this is the one that is idle: the server may serve others.
-        let mut limit = limit.map(|limit| Box::pin(tokio::time::sleep(limit)));
+        let mut limit = limit.map(|limit| Box::pin(sleep(limit)));
         // Whoever has slept and is woken has most likely something to read: it is read without asking first.
         let mut slept = false;
         poll_fn(|cx| {
@@ -244,7 +245,7 @@ impl Client {
         // What came behind the last answer comes first.
         if !server.has_message() {
             server.input.reserve(1024);
-            let read = server.stream.read_now(&mut server.input).await;
+            let read = server.stream.try_read(&mut server.input);
             lost = matches!(read, Ok(Some(0)) | Err(_));
         }
         while let Ok(Some(frame)) = crate::wire::Frame::peek(&server.input) {

@@ -22,7 +22,8 @@ use crate::auth::Users;
 use crate::config::Settings;
 use crate::metrics::WorkerMetrics;
 use crate::monitor::{Catalogs, Clock, Latest, PollsHandle, Published, Snapshot, Verifiers};
-use crate::net::{Acceptor, Buffers, Connectors, Stream, local_runtime};
+use crate::net::timers::sleep;
+use crate::net::{Acceptor, Buffers, Connectors, Stream, Timers, runtime_without_timers};
 use crate::pool::pools::Age;
 use crate::pool::{Limits, Pools};
 use crate::session::{KnownTexts, Statements, Told};
@@ -61,6 +62,8 @@ pub struct Shared {
     pub clients: Arc<AtomicUsize>,
     /// No new clients, and those that are in leave when their transaction is over.
     pub draining: Arc<AtomicBool>,
+    /// Who keeps the workers' timers.
+    pub timers: Timers,
     /// The way to each worker.
     pub workers: Arc<[WorkerDoor]>,
 }
@@ -199,7 +202,8 @@ impl Worker {
 
 /// Runs a worker until its door is closed and its last client is gone. To be called on a thread of its own.
 pub fn run(worker: Worker, mut jobs: mpsc::UnboundedReceiver<Job>) -> std::io::Result<()> {
-    let runtime = local_runtime()?;
+    worker.shared.timers.keep_this_threads();
+    let runtime = runtime_without_timers()?;
     let worker = Rc::new(worker);
     runtime.block_on(async move {
         tokio::task::spawn_local(keep_house(worker.clone()));
@@ -295,15 +299,14 @@ async fn cancel(worker: Rc<Worker>, pid: u32, key: Vec<u8>, _done: oneshot::Send
 
 /// Ends idle connections in time, lets go of buffers, and keeps the gauges.
 async fn keep_house(worker: Rc<Worker>) {
-    let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {
-        ticks.tick().await;
         let _ = worker.now();
         let settings = worker.settings();
         let age = worker.age(&settings);
         worker.pools.borrow_mut().sweep(&worker.topology(), age);
         worker.buffers.borrow_mut().trim();
         worker.publish_pools();
+        sleep(Duration::from_secs(1)).await;
     }
 }
 

@@ -5,11 +5,13 @@ pub mod listen;
 pub mod runtime;
 pub mod socket;
 pub mod stream;
+pub mod timers;
 pub mod tls;
 
 pub use buffers::Buffers;
-pub use runtime::local_runtime;
+pub use runtime::{local_runtime, runtime_without_timers};
 pub use stream::{Stream, invalid_data};
+pub use timers::Timers;
 pub use tls::connect::Way;
 pub use tls::{Acceptor, Certificate, Connector, TlsError};
 

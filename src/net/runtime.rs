@@ -13,3 +13,11 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 pub fn local_runtime() -> io::Result<LocalRuntime> {
     Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
 }
+
+/// The same without timers of its own: those are kept by [`super::Timers`].
+///
+/// # Errors
+/// As [`local_runtime`].
+pub fn runtime_without_timers() -> io::Result<LocalRuntime> {
+    Builder::new_current_thread().enable_io().build_local(LocalOptions::default())
+}

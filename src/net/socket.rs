@@ -1,15 +1,14 @@
 //! A socket, TCP or Unix: what the operating system gives.
 
-use std::future::Future;
 use std::io;
 use std::path::Path;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use socket2::{SockRef, TcpKeepalive};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// Without Nagle's delay, and with keepalive, so that a peer which vanished is noticed.
@@ -86,15 +85,30 @@ impl Socket {
         }
     }
 
-    /// Reads what is there into the room that `buffer` has, or waits for more; 0 is the end, or a buffer without room.
+    /// Reads what is there into the room that `buffer` has, without waiting; 0 is the end, or a buffer without room.
     ///
     /// # Errors
-    /// As the operating system says.
-    pub fn poll_read_into(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Tcp(s) => pin!(s.read_buf(buffer)).poll(cx),
-            Self::Unix(s) => pin!(s.read_buf(buffer)).poll(cx),
+    /// As the operating system says; `WouldBlock` if nothing is there.
+    pub fn try_read_into(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        let room = buffer.capacity() - buffer.len();
+        let read = match self {
+            Self::Tcp(s) => s.try_read_buf(buffer),
+            Self::Unix(s) => s.try_read_buf(buffer),
+        };
+        if matches!(read, Ok(n) if (1..room).contains(&n)) {
+            self.drained();
         }
+        read
+    }
+
+    /// Nothing was left to read: the operating system reports what has come since. (As tokio's own reads have it. No report
+    /// can have been taken in since that read: this thread's runtime does that, between tasks.)
+    fn drained(&self) {
+        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        let _ = match self {
+            Self::Tcp(s) => s.try_io(Interest::READABLE, nothing),
+            Self::Unix(s) => s.try_io(Interest::READABLE, nothing),
+        };
     }
 
     /// Reads what is there, without waiting.

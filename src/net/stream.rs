@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::task::coop::{consume_budget, poll_proceed};
+use tokio::task::coop::{consume_budget, has_budget_remaining, poll_proceed};
 
 use super::socket::Socket;
 use super::tls::Session;
@@ -83,19 +83,16 @@ impl Stream {
     /// # Errors
     /// As [`Self::read`].
     pub fn poll_read_into(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
-        match &mut self.tls {
-            None => self.socket.poll_read_into(cx, buffer),
-            Some(tls) => {
-                // A server that always has more must not keep the thread for one client.
-                let turn = ready!(poll_proceed(cx));
-                loop {
-                    if let Some(n) = tls.try_read(&self.socket, buffer)? {
-                        turn.made_progress();
-                        return Poll::Ready(Ok(n));
-                    }
-                    ready!(self.socket.poll_readable(cx))?;
-                }
+        loop {
+            // A peer that always has more must not keep the thread for one client.
+            if has_budget_remaining()
+                && let Some(n) = self.try_read(buffer)?
+            {
+                ready!(poll_proceed(cx)).made_progress();
+                return Poll::Ready(Ok(n));
             }
+            // This one says when it is the task's turn again, too.
+            ready!(self.socket.poll_readable(cx))?;
         }
     }
 
@@ -103,24 +100,16 @@ impl Stream {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub async fn read_now(&mut self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
+    pub fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<Option<usize>> {
         let read = match &mut self.tls {
-            Some(tls) => tls.try_read(&self.socket, buffer),
-            None => {
-                poll_fn(|cx| {
-                    Poll::Ready(match self.socket.poll_read_into(cx, buffer) {
-                        Poll::Ready(result) => result.map(Some),
-                        Poll::Pending => Ok(None),
-                    })
-                })
-                .await
-            }
+            None => self.socket.try_read_into(buffer),
+            Some(tls) => return tls.try_read(&self.socket, buffer),
         };
-        if matches!(read, Ok(None)) {
-            // The task may only have used up its turn: whoever asks again without having yielded gets the same answer.
-            tokio::task::yield_now().await;
+        match read {
+            Ok(n) => Ok(Some(n)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
         }
-        read
     }
 
     /// Writes as much as goes without waiting; 0 if nothing goes. What is taken may still be [`Self::has_unsent`].

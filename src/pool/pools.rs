@@ -10,10 +10,10 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
-use tokio::time::sleep;
 
 use super::lease::{Lease, Seat};
 use super::limits::{Limits, Permit};
+use crate::net::timers::sleep;
 use crate::topology::{NodeId, Topology};
 
 /// Whom a server connection is logged in as.

@@ -267,7 +267,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
             match ready {
                 Ready::Server => {
                     self.make_server_room();
-                    let read = self.server.stream.read_now(&mut self.server.input).await.transpose();
+                    let read = self.server.stream.try_read(&mut self.server.input).transpose();
                     let Some(read) = read else { continue };
                     came(read)?;
                     self.pass_down(unit).await?;
@@ -275,7 +275,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
                 Ready::ServerRoom => {}
                 Ready::Client => {
                     self.make_client_room();
-                    let read = self.client.stream.read_now(self.client.input).await;
+                    let read = self.client.stream.try_read(self.client.input);
                     if matches!(read, Ok(Some(0)) | Err(_)) {
                         return Err(Broken::Client);
                     }

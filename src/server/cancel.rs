@@ -4,8 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::time::timeout;
 
+use crate::net::timers::timeout;
 use crate::net::{Connector, Stream};
 use crate::wire::build;
 

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 
 use super::Parameters;
 use crate::net::Stream;
+use crate::net::timers::timeout;
 use crate::session::{Replies, ServerStatements, SettingsMap};
 use crate::topology::NodeId;
 use crate::wire::Frame;
@@ -93,6 +94,6 @@ impl Connection {
             }
         };
         // Whoever is silent for so long will hardly answer.
-        let _ = tokio::time::timeout(patience, gone).await;
+        let _ = timeout(patience, gone).await;
     }
 }

@@ -5,13 +5,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::time::timeout;
 
 use super::Parameters;
 use super::connection::Connection;
 use super::login::{Account, LoggedIn, login};
 use crate::auth::{Credential, LoginError};
 use crate::net::Connector;
+use crate::net::timers::timeout;
 use crate::session::{Replies, ServerStatements, SettingsMap};
 use crate::topology::NodeId;
 use crate::wire::server::Status;

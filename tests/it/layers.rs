@@ -17,7 +17,8 @@ const RULES: [(&str, &[&str]); 17] = [
     ("net", &["config"]),
     // A server connection carries the session core's book about it: statements, settings, answers to come.
     ("server", &["net", "wire", "auth", "config", "topology", "session"]),
-    ("pool", &["server", "topology", "auth", "config", "metrics"]),
+    // Of the net, the pool has its timers.
+    ("pool", &["server", "topology", "auth", "config", "metrics", "net"]),
     ("relay", &["wire", "sql", "session", "server", "net", "metrics"]),
     (
         "client",
@@ -107,6 +108,19 @@ fn imports_go_one_way() {
             let used: String = piece.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
             assert!(used == own || allowed.contains(&used.as_str()), "{} uses {used}", path.display());
         }
+    }
+}
+
+/// The layers that run on workers' threads, whose runtimes have no timers: tokio's own panic there.
+const ON_WORKERS: [&str; 5] = ["net", "server", "pool", "relay", "client"];
+
+#[test]
+fn workers_have_their_timers_from_who_keeps_them() {
+    for path in all_sources().into_iter().filter(|p| ON_WORKERS.contains(&layer(p).as_str())) {
+        let text = code(&path);
+        let lists = text.split("tokio::{").skip(1).filter_map(|rest| rest.split(';').next());
+        let own = text.contains("tokio::time") || lists.into_iter().any(|list| list.contains("time"));
+        assert!(!own || path.ends_with("net/timers.rs"), "{} has timers of tokio's own", path.display());
     }
 }
 
