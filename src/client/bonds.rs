@@ -26,7 +26,7 @@ impl Client {
             self.session.bonds = Bonds::Known;
             match told {
                 Ok(Some(there)) if there.is_empty() => self.keep_or_give_back(lease),
-                Ok(_) | Err(_) => self.end_lease(lease, place.node),
+                Ok(_) | Err(_) => self.end_lease(lease),
             }
             return Life::GoesOn;
         }
@@ -44,7 +44,7 @@ impl Client {
     /// The server is gone, and with it whatever bound the session to it.
     async fn lost_bonds(&mut self, lease: Lease, place: Place, was_bound: bool, error: SettleError) -> Life {
         self.session.bonds = Bonds::Known;
-        self.end_lease(lease, place.node);
+        self.end_lease(lease);
         self.worker.polls.kick(place.node);
         if !was_bound {
             return Life::GoesOn;

@@ -55,7 +55,6 @@ impl Client {
         let binds = unit.verdict.binds();
         let failed = self.session.status == Status::Failed;
         let fits = failed && (unit.verdict.statements <= 1 || !binds);
-        let node = lease.connection.node;
         match begun.filter(|_| !failed) {
             _ if fits => Ok(lease),
             Some(modes) => match self.move_to_primary(lease, modes, unit).await {
@@ -67,7 +66,7 @@ impl Client {
             },
             None if !binds => Ok(lease),
             None => {
-                self.end_lease(lease, node);
+                self.end_lease(lease);
                 self.session.lose(Lost::Told);
                 if !failed {
                     return Err(self.give_up(unit, &binding_on_replica()).await);
@@ -83,9 +82,7 @@ impl Client {
 
     /// Goes on with a READ ONLY transaction, in which nothing has run yet, on the primary.
     async fn move_to_primary(&mut self, old: Lease, modes: Modes, unit: &Unit) -> Result<Lease, Report> {
-        let node = old.connection.node;
-        old.connection.close();
-        self.worker.pools.borrow_mut().seat(node, old.permit);
+        self.worker.pools.borrow_mut().end(old);
         self.handle.rests();
         let why = match unit.verdict.access() {
             Access::Primary(reason) => Why::Statement(reason),
@@ -106,7 +103,7 @@ impl Client {
         }
         if let Err(error) = ready {
             let report = Report::error(sqlstate::CONNECTION_FAILURE, error.to_string());
-            self.end_lease(lease, place.node);
+            self.end_lease(lease);
             return Err(report);
         }
         self.transaction = TransactionKind::MayWrite;

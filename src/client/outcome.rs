@@ -87,21 +87,20 @@ impl Client {
                 if std::mem::take(&mut self.defines) {
                     self.catalog.refresh();
                 }
-                lease.connection.close();
-                self.worker.pools.borrow_mut().seat(place.node, lease.permit);
+                self.worker.pools.borrow_mut().end(lease);
                 Life::Ends
             }
             Outcome::TooManyStatements => {
-                self.end_lease(lease, place.node);
+                self.end_lease(lease);
                 self.fatal(&Report { severity: build::Severity::Fatal, ..local::too_many() }).await
             }
             Outcome::ServerLost { farewell: Farewell::Fatal, .. } => {
                 // PostgreSQL has told the client that its connection ends, and why.
-                self.end_lease(lease, place.node);
+                self.end_lease(lease);
                 Life::Ends
             }
             Outcome::ServerLost { error, torn, farewell, .. } => {
-                self.end_lease(lease, place.node);
+                self.end_lease(lease);
                 self.worker.polls.kick(place.node);
                 let report = Report::error(
                     sqlstate::CONNECTION_FAILURE,
@@ -111,7 +110,7 @@ impl Client {
                 self.broke_off(unit, torn, farewell, &report).await
             }
             Outcome::ServerFailed { message, torn } => {
-                self.end_lease(lease, place.node);
+                self.end_lease(lease);
                 let report = Report::error(sqlstate::CONNECTION_FAILURE, message)
                     .detail(format!("Node {}.", self.node_name(place.node)));
                 self.broke_off(unit, torn, Farewell::None, &report).await
@@ -129,7 +128,7 @@ impl Client {
             }
             // Neither comes here: the one is run elsewhere, the other is no end before its time.
             Outcome::Refused(_) | Outcome::Done(_) => {
-                self.end_lease(lease, place.node);
+                self.end_lease(lease);
                 self.fatal(&Report::fatal(
                     sqlstate::CONNECTION_EXCEPTION,
                     "a refused statement was not run elsewhere",
@@ -169,11 +168,10 @@ impl Client {
         self.worker.pools.borrow_mut().give_back(lease, &self.worker.topology(), age);
     }
 
-    pub(super) fn end_lease(&mut self, lease: Lease, node: NodeId) {
+    pub(super) fn end_lease(&mut self, lease: Lease) {
         // Sent but not answered: it may have taken effect.
         self.record(&lease.connection);
-        lease.connection.close();
-        self.worker.pools.borrow_mut().seat(node, lease.permit);
+        self.worker.pools.borrow_mut().end(lease);
         self.session.abandon();
         if std::mem::take(&mut self.defines) {
             self.catalog.refresh();

@@ -269,9 +269,8 @@ impl Client {
         if lost && out.is_empty() && self.session.pins.is_empty() {
             // It died without a word, between two statements of a transaction.
             if let Some(lease) = self.lease.take() {
-                let node = lease.connection.node;
                 self.handle.rests();
-                self.end_lease(lease, node);
+                self.end_lease(lease);
             }
             // A transaction that has failed already can do no more than end.
             let told = self.session.status == Status::Failed;

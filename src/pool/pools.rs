@@ -247,6 +247,13 @@ impl Pools {
         }
     }
 
+    /// Ends a connection that is of no use any more, and passes its permit on.
+    pub fn end(&mut self, lease: Lease) {
+        let node = lease.connection.node;
+        lease.connection.close();
+        self.seat(node, lease.permit);
+    }
+
     /// Gives a permit to whoever waits longest, or back.
     pub fn seat(&mut self, node: NodeId, permit: Permit) {
         let Some(pool) = self.nodes.get_mut(usize::from(node.0)) else { return };
