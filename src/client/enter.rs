@@ -27,6 +27,9 @@ use crate::session::pins::Pins;
 use crate::wire::build::{self, Report};
 use crate::wire::sqlstate;
 
+/// So many further connections are tried for a client that comes in, where one has just ended.
+const MAX_TRIES: u32 = 3;
+
 /// Counts a client as long as it lives.
 struct Counted(Rc<Worker>);
 
@@ -212,17 +215,25 @@ async fn enter(
     let identity =
         Identity { user: asked.user.clone(), role: arrival.role, database: asked.database.clone() };
     let (pool, identity) = worker.pools.borrow_mut().key(identity);
-    let mut lease = first_lease(worker, entrance, pool, &identity, handle).await?;
-    match settle(&mut lease.connection, &asked.settings, pid).await {
-        Ok(()) => {}
-        Err(SettleError::Refused { sqlstate, message }) => return Err(Report::fatal(sqlstate, message)),
-        Err(SettleError::Io(error)) => {
-            return Err(Report::fatal(
-                sqlstate::CONNECTION_FAILURE,
-                format!("the server connection broke: {error}"),
-            ));
+    let mut tries = 0;
+    let mut lease = loop {
+        let mut lease = first_lease(worker, entrance, pool, &identity, handle).await?;
+        match settle(&mut lease.connection, &asked.settings, pid).await {
+            Ok(()) => break lease,
+            Err(SettleError::Refused { sqlstate, message }) => return Err(Report::fatal(sqlstate, message)),
+            // The server has ended it just now, perhaps for having been idle. Nothing has run on it for this client.
+            Err(SettleError::Io(_)) if tries < MAX_TRIES => {
+                tries += 1;
+                worker.pools.borrow_mut().end(lease);
+            }
+            Err(SettleError::Io(error)) => {
+                return Err(Report::fatal(
+                    sqlstate::CONNECTION_FAILURE,
+                    format!("the server connection broke: {error}"),
+                ));
+            }
         }
-    }
+    };
     handshake::welcome(out, &mut lease.connection.parameters, pid, key);
     let settings = worker.settings();
     worker.pools.borrow_mut().give_back(lease, &worker.topology(), worker.age(&settings));
