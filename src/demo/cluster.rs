@@ -109,6 +109,16 @@ impl Server {
     }
 }
 
+/// A process that ends with the cluster, as long as this is not dropped.
+pub struct Guarded(PathBuf);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // Where the directory is gone, so is the guardian.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
 impl Cluster {
     /// Starts a primary and as many standbys as given; waits until all accept connections.
     ///
@@ -299,14 +309,16 @@ impl Cluster {
         })
     }
 
-    /// Ends another process together with the cluster, even if its owner is killed.
+    /// Ends another process together with the cluster, even if its owner is killed; as long as that is wanted.
     ///
     /// # Errors
     /// The cluster's directory cannot be written to.
-    pub fn guard(&self, pid: u32) -> io::Result<()> {
+    pub fn guard(&self, pid: u32) -> io::Result<Guarded> {
         let dir = self.dir.join("guarded");
         fs::create_dir_all(&dir)?;
-        fs::write(dir.join(format!("{pid}.pid")), pid.to_string())
+        let guarded = Guarded(dir.join(format!("{pid}.pid")));
+        fs::write(&guarded.0, pid.to_string())?;
+        Ok(guarded)
     }
 
     /// Waits until every standby that is up has replayed what the primary has written until now.

@@ -1,16 +1,16 @@
 //! The demo from start to end.
 
 use std::io::{self, Write};
-use std::process::Stdio;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::cluster::{Cluster, free_ports};
+use super::cluster::{Cluster, Guarded, free_ports};
 use super::load::{self, Mode, Plan, Seen, Target};
 use super::report::{Routes, json};
 use super::scrape::{get, parse};
@@ -51,8 +51,19 @@ fn say(text: &str) {
 /// The proxy as a process of its own, as it would run anywhere.
 struct Proxy {
     child: Child,
+    guarded: Option<Guarded>,
     port: u16,
     http: u16,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // One that has ended already is none to end.
+        let _ = self.child.kill();
+        // Once it is waited for, its number may be another's.
+        self.guarded = None;
+        let _ = self.child.wait();
+    }
 }
 
 impl Proxy {
@@ -72,18 +83,16 @@ impl Proxy {
             ])
             .env("TIDEGATE_LOG", std::env::var("TIDEGATE_LOG").unwrap_or_else(|_| "warn".to_owned()))
             .stdin(Stdio::null())
-            .process_group(0)
-            .kill_on_drop(true);
+            .process_group(0);
         for server in cluster.servers() {
             command.arg("--node").arg(server.url());
         }
-        let mut proxy = Self { child: command.spawn()?, port, http };
-        if let Some(pid) = proxy.child.id() {
-            cluster.guard(pid)?;
-        }
+        let mut proxy = Self { child: command.spawn()?, guarded: None, port, http };
+        proxy.guarded = Some(cluster.guard(proxy.child.id())?);
         let began = Instant::now();
         while !matches!(get(http, "/ready").await, Ok((200, _))) {
             if let Some(status) = proxy.child.try_wait()? {
+                proxy.guarded = None;
                 return Err(io::Error::other(format!("the proxy ended: {status}")));
             }
             if began.elapsed() > START_LIMIT {
