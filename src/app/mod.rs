@@ -8,6 +8,7 @@ pub mod check;
 pub mod cli;
 pub mod exit;
 pub mod explain;
+mod files;
 pub mod load;
 pub mod logging;
 pub mod run;

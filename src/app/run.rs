@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::accept;
 use super::exit::ExitCode;
+use super::files;
 use crate::auth::{MockSecret, Users, UsersError};
 use crate::client::accept::Entrance;
 use crate::client::cancel::MAX_WORKERS;
@@ -49,7 +50,10 @@ pub fn run(settings: Settings, reload: Reload) -> ExitCode {
 }
 
 /// The control thread's task: nodes are polled, HTTP is served, signals are heard.
-async fn control(settings: Settings, reload: Reload) -> ExitCode {
+async fn control(mut settings: Settings, reload: Reload, timers: Timers) -> ExitCode {
+    files::raise();
+    let (nodes, workers) = (settings.nodes.len(), settings.workers.clamp(1, MAX_WORKERS));
+    files::fit(&mut settings, nodes, workers);
     let (listener, web) = match (listen_for_clients(settings.listen), listen(settings.http)) {
         (Ok(listener), Ok(web)) => (listener, web),
         (Err(error), _) => return cannot_listen("listen", settings.listen, &error),
@@ -62,7 +66,6 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
     };
     let clock = Clock::start();
     let names: Vec<_> = settings.nodes.iter().map(|n| n.name.clone()).collect();
-    let workers = settings.workers.clamp(1, MAX_WORKERS);
     let metrics = Metrics::new(names, workers, &Pins::ALL_NAMES);
     let limits = Limits::new(settings.nodes.len(), workers, settings.pool_size);
     let mut mock = [0; 32];
@@ -114,10 +117,10 @@ async fn control(settings: Settings, reload: Reload) -> ExitCode {
         clock,
         clients: Arc::new(AtomicUsize::new(0)),
         draining: draining.clone(),
+        timers,
         workers: doors.into(),
     };
     for (number, mailbox) in mailboxes.into_iter().enumerate() {
-        timers,
         if let Err(error) = start_worker(number, &shared, &metrics, &monitor, mailbox) {
             tracing::error!(%error, "cannot start a worker thread");
             return ExitCode::Internal;
@@ -230,8 +233,10 @@ async fn serve(entrances: Vec<(TcpListener, Entrance)>, shared: &Shared, reload:
 }
 
 fn take_settings(shared: &Shared, reload: &Reload) {
-    let Some(new) = reload() else { return };
+    let Some(mut new) = reload() else { return };
     let old = shared.settings.load_full();
+    // Nodes and workers stay those that it runs with.
+    files::fit(&mut new, old.nodes.len(), shared.workers.len());
     let changed = changes(&old, &new);
     let mut merged = new.clone();
     for change in &changed {

@@ -20,6 +20,9 @@ use crate::net::timers::sleep;
 /// Mostly too many files are open when no client can be accepted: by then some may be closed.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How often the log says that no client can be accepted.
+const TOLD_EVERY: Duration = Duration::from_secs(30);
+
 /// So many come in before those who are in have their turn.
 const AT_ONCE: usize = 4;
 
@@ -68,13 +71,21 @@ pub(super) async fn accept(worker: Rc<Worker>, opening: Opening) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot let clients in"),
     };
+    let mut told: Option<Duration> = None;
     loop {
         match poll_fn(|cx| look(&worker, &listener, entrance, &mut closing, cx)).await {
             Ok(Look::More) => tokio::task::yield_now().await,
             Ok(Look::Closing) => return,
+            // It has gone while it stood in the kernel's line.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a client");
-                tokio::time::sleep(PAUSE).await;
+                // An operator needs to know, not to be drowned.
+                let now = worker.now();
+                if told.is_none_or(|told| now.saturating_sub(told) >= TOLD_EVERY) {
+                    told = Some(now);
+                    tracing::error!(%error, ?entrance, "cannot accept clients");
+                }
+                sleep(PAUSE).await;
             }
         }
     }

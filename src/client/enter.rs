@@ -106,7 +106,7 @@ async fn let_in(
         Some(_) => return refused(&worker, &mut stream, said, &shutting_down()).await,
         None => {
             let report = Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
-                .detail("Tidegate's limit is pool.max_clients.");
+                .detail("Tidegate's limit is pool.max_clients, or what open files leave of it.");
             return refused(&worker, &mut stream, said, &report).await;
         }
     };
@@ -180,7 +180,7 @@ impl Drop for Registered {
 
 fn too_many_logins() -> Report {
     Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "too many clients are logging in")
-        .detail("Tidegate's limit is auth.max_logins.")
+        .detail("Tidegate's limit is auth.max_logins, or what open files leave of it.")
 }
 
 /// `said` is what the client is to be told before.

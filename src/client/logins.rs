@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 use tokio::sync::oneshot;
 
 /// So many times as many as may log in may stand in line.
-const LINE: usize = 10;
+pub const LINE: usize = 10;
 
 /// The clients that are logging in, over all workers.
 #[derive(Debug, Default)]

@@ -9,6 +9,7 @@ mod cancel;
 mod clients;
 mod demo;
 mod fairness;
+mod files;
 mod freshness;
 mod heavy;
 mod layers;

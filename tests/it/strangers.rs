@@ -216,7 +216,7 @@ async fn so_many_may_be_logging_in_and_no_more() {
         })
         .collect();
     let next = || told(Peer::open(proxy.port), &hello("known"));
-    let full = "FATAL | 53300 | too many clients are logging in | Tidegate's limit is auth.max_logins.";
+    let full = "FATAL | 53300 | too many clients are logging in | Tidegate's limit is auth.max_logins, or what open files leave of it.";
     for _ in 0..10 {
         assert_eq!(next().as_deref(), Some(full));
     }
@@ -756,8 +756,9 @@ async fn crowds_of_strangers_leave_nothing_behind() {
         crowd(round).await;
     }
     let grown = proxy.peak() - before;
-    // They have sent 36 MB, and named 3,000 roles.
-    assert!(grown < 8 * 1024 * 1024, "{grown} bytes were kept");
+    // They have sent 36 MB, and named 3,000 roles, which are remembered for a while. Five times as many add no more than 8 to
+    // 11 MB; it is the peak, which hangs on how many are there at a time.
+    assert!(grown < 16 * 1024 * 1024, "{grown} bytes were kept");
     let began = Instant::now();
     while told(Peer::open(proxy.port), &hello("known")).is_some() {
         assert!(began.elapsed() < PATIENCE, "no place comes free");
