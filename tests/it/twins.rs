@@ -209,7 +209,7 @@ struct Twin {
     alone: Client,
     history: Vec<String>,
     /// What it has prepared and may run again, there and here.
-    kept: Vec<(Statement, Statement)>,
+    kept: Vec<(Statement, Statement, String)>,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -270,7 +270,7 @@ async fn every_session_sees_what_it_would_see_alone() {
             let at = random.random_range(0..twins.len());
             let twin = &mut twins[at];
             let n = random.random_range(1..=3).to_string();
-            let sql = OPERATIONS.choose(&mut random).unwrap().replace("{n}", &n);
+            let mut sql = OPERATIONS.choose(&mut random).unwrap().replace("{n}", &n);
             let way = random.random_range(0..7);
             twin.history.push(format!("{way}: {sql}"));
             let single = !sql.contains(';') && !sql.is_empty();
@@ -288,17 +288,23 @@ async fn every_session_sees_what_it_would_see_alone() {
                     let told = |e: &tokio_postgres::Error| e.as_db_error().map(|e| e.message().to_owned());
                     let errors = [through.as_ref().err().and_then(told), alone.as_ref().err().and_then(told)];
                     if let (Ok(through), Ok(alone)) = (through, alone) {
-                        twin.kept.push((through, alone));
+                        twin.kept.push((through, alone, sql.clone()));
                     }
                     errors.map(Option::unwrap_or_default).into()
                 }
                 6 if !twin.kept.is_empty() => {
-                    let (through, alone) = &twin.kept[random.random_range(0..twin.kept.len())];
+                    let (through, alone, text) = &twin.kept[random.random_range(0..twin.kept.len())];
+                    sql.clone_from(text);
                     (answer_kept(&twin.through, through).await, answer_kept(&twin.alone, alone).await)
                 }
                 _ => (answer(&twin.through, &sql).await, answer(&twin.alone, &sql).await),
             };
-            if through.contains("READ ONLY transaction that has read from a replica") {
+            // Nobody can see that this procedure listens, and so it stays on the replica of a READ ONLY transaction.
+            let hidden = sql.starts_with("CALL listen_in")
+                && (through.as_str(), alone.as_str())
+                    == ("25006 cannot execute LISTEN during recovery", "done 0")
+                && answer(&twin.through, "SHOW tidegate.pins").await.starts_with("25P02");
+            if hidden || through.contains("READ ONLY transaction that has read from a replica") {
                 // The one thing that does not work: what binds a session, behind a read in such a transaction.
                 twin.history.push("2: ROLLBACK".to_owned());
                 assert_eq!(answer(&twin.through, "ROLLBACK").await, "done 0");
