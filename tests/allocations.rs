@@ -8,7 +8,8 @@ use clap::Parser;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tidegate::app::cli::Cli;
 use tidegate::app::{load, run};
-use tidegate::demo::cluster::{Cluster, free_ports, wait_until};
+use tidegate::demo::cluster::{Cluster, wait_until};
+use tidegate::demo::ports::free_ports;
 use tidegate::demo::scrape::get;
 
 #[global_allocator]

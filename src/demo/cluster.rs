@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use tokio_postgres::NoTls;
 
 use super::account::Account;
 use super::binaries;
+use super::ports::free_ports;
 
 /// How long a server may take to start, to stop or to catch up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -363,16 +363,6 @@ fn make_dir(account: Account) -> io::Result<PathBuf> {
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o755))?;
     account.own(&dir)?;
     Ok(dir)
-}
-
-/// Ports that nobody listens on, all found before any is used.
-///
-/// # Errors
-/// As the operating system says.
-pub fn free_ports(count: usize) -> io::Result<Vec<u16>> {
-    let listeners: Vec<_> =
-        (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
-    listeners.iter().map(|l| l.local_addr().map(|a| a.port())).collect()
 }
 
 /// Waits for a condition that no event tells of.

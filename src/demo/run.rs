@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::cluster::{Cluster, Guarded, free_ports};
+use super::cluster::{Cluster, Guarded};
 use super::load::{self, Mode, Plan, Seen, Target};
+use super::ports::free_ports;
 use super::report::{Routes, json};
 use super::scrape::{get, parse};
 use super::view::{Moment, View};

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use tidegate::demo::cluster::{Cluster, free_ports};
+use tidegate::demo::cluster::Cluster;
+use tidegate::demo::ports::free_ports;
 
 use crate::support::proxy::{PATIENCE, connect, last_route, sqlstate, value};
 use crate::support::{Proxy, database, shared};

@@ -3,7 +3,8 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tidegate::demo::cluster::{Cluster, Server, free_ports};
+use tidegate::demo::cluster::{Cluster, Server};
+use tidegate::demo::ports::free_ports;
 use tidegate::demo::scrape::{Sample, get, parse};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
