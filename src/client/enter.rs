@@ -11,6 +11,7 @@ use super::handshake::{self, Arrival, Greeting};
 use super::keyring;
 use super::lease::{NoLease, lease};
 use super::logins::{LoggingIn, Turn};
+use super::reach::Tries;
 use super::serve::Client;
 use super::tunnel::tunnel;
 use super::unit;
@@ -26,9 +27,6 @@ use crate::session::collect::Collector;
 use crate::session::pins::Pins;
 use crate::wire::build::{self, Report};
 use crate::wire::sqlstate;
-
-/// So many further connections are tried for a client that comes in, where one has just ended.
-const MAX_TRIES: u32 = 3;
 
 /// Counts a client as long as it lives.
 struct Counted(Rc<Worker>);
@@ -215,15 +213,14 @@ async fn enter(
     let identity =
         Identity { user: asked.user.clone(), role: arrival.role, database: asked.database.clone() };
     let (pool, identity) = worker.pools.borrow_mut().key(identity);
-    let mut tries = 0;
+    let mut tries = Tries::default();
     let mut lease = loop {
         let mut lease = first_lease(worker, entrance, pool, &identity, handle).await?;
         match settle(&mut lease.connection, &asked.settings, pid).await {
             Ok(()) => break lease,
             Err(SettleError::Refused { sqlstate, message }) => return Err(Report::fatal(sqlstate, message)),
             // The server has ended it just now, perhaps for having been idle. Nothing has run on it for this client.
-            Err(SettleError::Io(_)) if tries < MAX_TRIES => {
-                tries += 1;
+            Err(SettleError::Io(_)) if tries.may_take_another() => {
                 worker.pools.borrow_mut().end(lease);
             }
             Err(SettleError::Io(error)) => {

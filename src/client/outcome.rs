@@ -7,8 +7,8 @@ use super::serve::{Client, Life};
 use super::unit::TransactionKind;
 use crate::monitor::PollsHandle;
 use crate::pool::Lease;
-use crate::relay::Outcome;
 use crate::relay::exchange::Farewell;
+use crate::relay::{Outcome, Reached};
 use crate::route::Open;
 use crate::server::Connection;
 use crate::session::Unit;
@@ -99,14 +99,17 @@ impl Client {
                 self.end_lease(lease);
                 Life::Ends
             }
-            Outcome::ServerLost { error, torn, farewell, .. } => {
+            Outcome::ServerLost { error, reached, torn, farewell } => {
                 self.end_lease(lease);
                 self.worker.polls.kick(place.node);
                 let report = Report::error(
                     sqlstate::CONNECTION_FAILURE,
                     format!("the connection to node {} broke: {error}", self.node_name(place.node)),
                 )
-                .detail("It is not known whether the statement took effect.");
+                .detail(match reached {
+                    Reached::Nobody => "Nothing of the statement was sent: it did not take effect.",
+                    Reached::Server | Reached::Client => "It is not known whether the statement took effect.",
+                });
                 self.broke_off(unit, torn, farewell, &report).await
             }
             Outcome::ServerFailed { message, torn } => {

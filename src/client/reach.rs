@@ -18,6 +18,9 @@ use crate::wire::sqlstate;
 /// The most nodes that one unit is tried on.
 const MAX_TRIES: u32 = 8;
 
+/// So many further connections are taken where one has just ended: those that ended before are seen when they are taken.
+const MAX_ENDED: u32 = 3;
+
 /// What earlier tries to run a unit have taught.
 #[derive(Debug, Default)]
 pub(super) struct Tries {
@@ -26,12 +29,20 @@ pub(super) struct Tries {
     /// Nodes that it need not be tried on again.
     pub(super) avoid: Vec<NodeId>,
     made: u32,
+    /// Connections that ended before anything of it was sent.
+    ended: u32,
 }
 
 impl Tries {
     /// It must run on the primary, for that reason.
     pub(super) fn on_primary(why: Why) -> Self {
         Self { forced: Some(why), ..Self::default() }
+    }
+
+    /// Whether another connection is to be taken for one that had ended before it was of any use.
+    pub(super) fn may_take_another(&mut self) -> bool {
+        self.ended += 1;
+        self.ended <= MAX_ENDED
     }
 }
 

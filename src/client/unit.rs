@@ -11,7 +11,7 @@ use super::serve::{Client, Life};
 use crate::pool::Lease;
 use crate::relay::exchange::{ClientSide, Farewell, Plan};
 use crate::relay::heal::Refusal;
-use crate::relay::{Exchange, Outcome, SettleError};
+use crate::relay::{Exchange, Outcome, Reached, SettleError};
 use crate::route::{RouteHint, Want, Why};
 use crate::session::collect::End;
 use crate::session::local;
@@ -240,25 +240,29 @@ impl Client {
         tries: &mut Tries,
     ) -> Option<(Lease, Outcome)> {
         match outcome {
-            Outcome::Refused(refusal) => {
-                // Whatever a function did before it was refused stays on that connection: it ends.
-                lease.connection.close();
-                if refusal == Refusal::NotARead {
-                    self.learn(unit);
-                    tries.forced = Some(Why::Healed);
-                } else {
-                    tries.avoid.push(place.node);
-                }
+            Outcome::Refused(Refusal::NotARead) => {
+                self.learn(unit);
+                tries.forced = Some(Why::Healed);
+                self.worker.metrics.healed(place.node);
             }
-            Outcome::ServerLost { unseen: true, .. } if how.may_heal => {
+            Outcome::Refused(_) => {
+                tries.avoid.push(place.node);
+                self.worker.metrics.healed(place.node);
+            }
+            Outcome::ServerLost { reached: Reached::Nobody | Reached::Server, .. } if how.may_heal => {
                 self.worker.polls.kick(place.node);
                 tries.avoid.push(place.node);
+                self.worker.metrics.healed(place.node);
+            }
+            // A pooled connection that has just ended: even a write has not run there.
+            Outcome::ServerLost { reached: Reached::Nobody, .. } if tries.may_take_another() => {
+                self.worker.polls.kick(place.node);
             }
             outcome => return Some((lease, outcome)),
         }
-        self.worker.pools.borrow_mut().seat(place.node, lease.permit);
+        // Where it was refused, whatever a function did before stays on that connection: it ends, too.
+        self.worker.pools.borrow_mut().end(lease);
         self.handle.rests();
-        self.worker.metrics.healed(place.node);
         None
     }
 
@@ -359,13 +363,14 @@ impl Client {
         if unit.verdict.effects.has(Effects::SQL_PREPARE.with(Effects::DATABASE))
             && let Err(error) = Box::pin(self.clear_the_way(lease, unit)).await
         {
-            return unprepared(error);
+            // Names may have been given to the server for good.
+            return unprepared(error, Reached::Server);
         }
         if unit.named && self.session.statements.are_older_than(generation) {
             match Box::pin(self.check_shapes(lease, unit, generation)).await {
                 Ok(true) => {}
                 Ok(false) => return Outcome::PlanChanged,
-                Err(error) => return unprepared(error),
+                Err(error) => return unprepared(error, Reached::Nobody),
             }
         }
         let before = (how.may_heal && unit.named).then(|| {
@@ -406,7 +411,8 @@ impl Client {
         }
         drop(buffers);
         let again = matches!(outcome, Outcome::Refused(_))
-            || (how.may_heal && matches!(outcome, Outcome::ServerLost { unseen: true, .. }));
+            || (how.may_heal
+                && matches!(outcome, Outcome::ServerLost { reached: Reached::Nobody | Reached::Server, .. }));
         if let Some(before) = before.filter(|_| again) {
             before.put_back(&mut self.session.statements);
         }
@@ -453,9 +459,8 @@ impl Client {
     }
 }
 
-/// What the end of a server means that was asked for something before a unit ran on it: the unit has not begun, and a read
-/// can run elsewhere.
-fn unprepared(error: SettleError) -> Outcome {
+/// What the end of a server means that was asked for something before a unit was sent to it.
+fn unprepared(error: SettleError, reached: Reached) -> Outcome {
     let error = match error {
         SettleError::Io(error) => error,
         SettleError::Refused { sqlstate, message } if sqlstate.starts_with("57P") => {
@@ -465,5 +470,5 @@ fn unprepared(error: SettleError) -> Outcome {
             return Outcome::ServerFailed { message: refused.to_string(), torn: false };
         }
     };
-    Outcome::ServerLost { error, unseen: true, torn: false, farewell: Farewell::None }
+    Outcome::ServerLost { error, reached, torn: false, farewell: Farewell::None }
 }

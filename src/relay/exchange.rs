@@ -35,6 +35,17 @@ pub enum Farewell {
     Fatal,
 }
 
+/// How far a unit has come on a server whose connection broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// Nothing of it was sent: it has not run, whatever it is.
+    Nobody,
+    /// It was sent, and may have run, but the client has seen nothing of the answer.
+    Server,
+    /// The client has seen some of the answer, or has handed over what it would take to run the unit again.
+    Client,
+}
+
 /// How a unit ended.
 #[derive(Debug)]
 pub enum Outcome {
@@ -46,8 +57,8 @@ pub enum Outcome {
     ServerLost {
         /// What the operating system says.
         error: io::Error,
-        /// Whether the client has seen nothing of the answer.
-        unseen: bool,
+        /// How far the unit has come.
+        reached: Reached,
         /// Whether the client has seen a message only in part, so that no other can follow.
         torn: bool,
         /// What the client has heard of it.
@@ -150,6 +161,8 @@ pub struct Exchange<'a, 'b> {
     /// What the client has heard of its server's end.
     pub(super) farewell: Farewell,
     pub(super) filled: Filled,
+    /// The server may have got something of the unit.
+    sent: bool,
     taken: bool,
 }
 
@@ -191,6 +204,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
             any_sent: false,
             farewell: Farewell::None,
             filled: Filled::default(),
+            sent: false,
             taken: false,
         }
     }
@@ -213,7 +227,11 @@ impl<'a, 'b> Exchange<'a, 'b> {
             Err(Broken::Client) => Outcome::ClientGone,
             Err(Broken::Server(error)) => Outcome::ServerLost {
                 error,
-                unseen: !self.seen && !self.taken,
+                reached: match () {
+                    () if !self.sent => Reached::Nobody,
+                    () if self.seen || self.taken => Reached::Client,
+                    () => Reached::Server,
+                },
                 torn: self.torn,
                 farewell: self.farewell,
             },
@@ -238,6 +256,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
             self.feed = Feed::Pipeline;
         }
         self.set_up().await?;
+        self.sent = true;
         self.hand_over(unit)?;
         if !self.holding {
             self.take_unit(unit);

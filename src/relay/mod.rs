@@ -11,5 +11,5 @@ pub mod settle;
 pub mod upstream;
 
 pub use downstream::own_notification;
-pub use exchange::{Exchange, Outcome};
+pub use exchange::{Exchange, Outcome, Reached};
 pub use settle::{SettleError, begin, describe, fail_transaction, forget, owns, reveal, settle, what_binds};

@@ -8,6 +8,7 @@ mod bulk;
 mod cancel;
 mod clients;
 mod demo;
+mod ended;
 mod fairness;
 mod files;
 mod freshness;
