@@ -96,6 +96,8 @@ async fn a_server_that_takes_no_copy_data_is_waited_for() {
     setup.batch_execute("SELECT pg_advisory_unlock(77)").await.unwrap();
     assert_eq!(peer.tags(), "CZI");
     sender.join().unwrap();
+    // Another session has written it.
+    shared().wait_caught_up().await.unwrap();
     let found = value(&setup, "SELECT count(*) || ' ' || sum(length(line)) FROM sink").await;
     assert_eq!(found, format!("{} {}", expected.0, expected.1));
 }

@@ -177,6 +177,8 @@ async fn pgbench_runs_clean_and_pg_dump_goes_round() {
         run(Command::new("pgbench").args(arguments).args(base))
     };
     bench(&["-i", "-q", "-s", "1"]);
+    // What others have written is there when a replica has it.
+    shared().wait_caught_up().await.unwrap();
     for script in [&[][..], &["-S"], &["-N"]] {
         for mode in ["simple", "extended", "prepared"] {
             for clients in ["1", "16", "64"] {
@@ -187,6 +189,7 @@ async fn pgbench_runs_clean_and_pg_dump_goes_round() {
             }
         }
     }
+    shared().wait_caught_up().await.unwrap();
     let dump = |port: &str, name: &str| {
         let out = run(Command::new("pg_dump").args(["-h", "127.0.0.1", "-U", "postgres", "-p", port, name]));
         // Newer versions write a random word there.
