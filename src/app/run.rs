@@ -29,7 +29,7 @@ use crate::metrics::encode::Servers;
 use crate::monitor::{Catalogs, Clock, Latest, Monitor, Published};
 use crate::net::listen::{listen, listen_for_clients};
 use crate::net::{Acceptor, Connector, Connectors, Timers, TlsError, local_runtime};
-use crate::pool::{Limits, Pools};
+use crate::pool::{Limits, Pools, Refusals};
 use crate::route::Budget;
 use crate::session::Statements;
 use crate::session::pins::Pins;
@@ -179,6 +179,7 @@ fn start_worker(
         let worker = Worker {
             number,
             pools: Pools::new(number, settings.nodes.len(), shared.limits.clone()).into(),
+            refusals: Refusals::default().into(),
             buffers: Default::default(),
             statements: Statements::default().into(),
             packets: Default::default(),

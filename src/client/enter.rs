@@ -260,7 +260,7 @@ async fn first_lease(
     for node in primary.into_iter().chain(others) {
         match lease(worker, node, key, identity, handle).await {
             Ok(lease) => return Ok(lease),
-            Err(NoLease::Refused(report)) => {
+            Err(NoLease::Refused(report) | NoLease::NotLetIn(report)) => {
                 return Err(Report { severity: build::Severity::Fatal, ..report });
             }
             Err(NoLease::Unreachable(why)) => last = why,

@@ -22,6 +22,9 @@ use crate::wire::sqlstate;
 pub enum NoLease {
     /// The node does not take connections: another one may.
     Unreachable(String),
+    /// The node is well, but does not let this role into this database: what it says. A standby that is behind may not know
+    /// them yet.
+    NotLetIn(Report),
     /// The client is to be told.
     Refused(Report),
 }
@@ -96,14 +99,16 @@ pub(super) async fn obtain(
             worker.pools.borrow_mut().seat(node, permit);
             match error {
                 DialError::Login(LoginError::Refused(refusal)) if !is_unavailable(&refusal.sqlstate) => {
-                    Err(NoLease::Refused(Report::fatal(refusal.sqlstate, refusal.message)))
+                    Err(NoLease::NotLetIn(Report::fatal(refusal.sqlstate, refusal.message)))
                 }
                 // The node is well; what the client has proven does not open it.
                 DialError::Login(
                     error @ (LoginError::NoCredential(_)
                     | LoginError::NeedsPassword(_)
                     | LoginError::UnsupportedMethod(_)),
-                ) => Err(NoLease::Refused(Report::fatal(sqlstate::INVALID_AUTHORIZATION, error.to_string()))),
+                ) => {
+                    Err(NoLease::NotLetIn(Report::fatal(sqlstate::INVALID_AUTHORIZATION, error.to_string())))
+                }
                 other => Err(NoLease::Unreachable(other.to_string())),
             }
         }

@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::lease::{NoLease, lease, obtain};
 use super::place::{Look, Place, look, wait};
 use super::serve::Client;
+use super::worker::Worker;
 use crate::config::Settings;
 use crate::config::settings::OverBudget;
-use crate::pool::Lease;
 use crate::pool::pools::Step;
+use crate::pool::{Lease, PoolKey};
 use crate::route::{Ask, Want, Why};
 use crate::session::Unit;
 use crate::topology::{NodeId, Role};
@@ -34,6 +35,11 @@ pub(super) struct Tries {
 }
 
 impl Tries {
+    /// None made yet. A standby that has just not let the role in need not be asked.
+    pub(super) fn new(worker: &Worker, key: PoolKey, now: Duration) -> Self {
+        Self { avoid: worker.refusals.borrow().of(key, now), ..Self::default() }
+    }
+
     /// It must run on the primary, for that reason.
     pub(super) fn on_primary(why: Why) -> Self {
         Self { forced: Some(why), ..Self::default() }
@@ -87,9 +93,26 @@ impl Client {
         match obtain(worker, step, node, self.key, &self.identity, &self.handle).await {
             Ok(lease) if self.is_void(&lease, &place) => self.give_back(lease),
             Ok(lease) => return Some((lease, place)),
+            Err(NoLease::NotLetIn(report)) => self.not_let_in(node, &report),
             Err(_) => self.worker.polls.kick(node),
         }
         None
+    }
+
+    /// A replica has refused the session's role or database.
+    fn not_let_in(&self, node: NodeId, report: &Report) {
+        let worker = &self.worker;
+        if worker.refusals.borrow_mut().note(node, self.key, worker.now()) {
+            let (node, user, database) = (self.node_name(node), &self.identity.user, &self.identity.database);
+            let said = &report.message;
+            tracing::warn!(
+                node,
+                ?user,
+                ?database,
+                ?said,
+                "a replica does not let a role in: its reads pass it by"
+            );
+        }
     }
 
     /// Looks for a place, and for a connection there if there is one: both by the same topology.
@@ -141,7 +164,13 @@ impl Client {
                     self.worker.metrics.added_latency(self.worker.now().saturating_sub(began));
                     return Ok((lease, place));
                 }
-                Err(NoLease::Refused(report)) => return Err(report),
+                // The primary has let the client in: it is the replica that has yet to hear of the role or the database, or of
+                // a new password; or that is set up otherwise.
+                Err(NoLease::NotLetIn(report)) if place.role == Role::Replica && place.why != Why::Hint => {
+                    self.not_let_in(place.node, &report);
+                    tries.avoid.push(place.node);
+                }
+                Err(NoLease::Refused(report) | NoLease::NotLetIn(report)) => return Err(report),
                 Err(NoLease::Unreachable(why)) => {
                     self.worker.polls.kick(place.node);
                     if place.role != Role::Replica {

@@ -81,7 +81,9 @@ async fn connect(
             idle.connection.close();
             idle.permit
         }
-        Err(NoLease::Refused(report)) => return Err(Report { severity: Severity::Fatal, ..report }),
+        Err(NoLease::Refused(report) | NoLease::NotLetIn(report)) => {
+            return Err(Report { severity: Severity::Fatal, ..report });
+        }
         Err(NoLease::Unreachable(why)) => return Err(Report::fatal(sqlstate::CANNOT_CONNECT, why)),
     };
     let dialled = lease::connect(worker, node, epoch, &identity, &asked.replication).await;

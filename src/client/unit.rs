@@ -131,7 +131,7 @@ impl Client {
     /// A read of a session that merely listens: on a replica, if one may serve it now, else where the session is bound. Never
     /// on another connection to that server, which this session might wait for in vain: it holds one itself.
     async fn read_elsewhere(&mut self, unit: &Unit) -> Life {
-        let mut tries = Tries::default();
+        let mut tries = Tries::new(&self.worker, self.key, self.worker.now());
         let Some((mut lease, place)) = self.reach_replica(unit, &tries).await else {
             return self.run_on_lease(unit).await;
         };
@@ -197,8 +197,8 @@ impl Client {
 
     /// A unit that finds its own server.
     pub(super) async fn run_placed(&mut self, unit: &Unit) -> Life {
-        let mut tries = Tries::default();
         let mut now = self.worker.now();
+        let mut tries = Tries::new(&self.worker, self.key, now);
         let report = loop {
             let (mut lease, place) = match self.reach(unit, &mut tries, now).await {
                 Ok(reached) => reached,

@@ -25,7 +25,7 @@ use crate::monitor::{Catalogs, Clock, Latest, PollsHandle, Published, Snapshot, 
 use crate::net::timers::sleep;
 use crate::net::{Acceptor, Buffers, Connectors, Stream, Timers, runtime_without_timers};
 use crate::pool::pools::Age;
-use crate::pool::{Limits, Pools};
+use crate::pool::{Limits, Pools, Refusals};
 use crate::session::{KnownTexts, Statements, Told};
 use crate::sql::Learned;
 use crate::topology::Topology;
@@ -104,6 +104,8 @@ pub struct Worker {
     pub settings: Latest<Settings>,
     /// Its server connections.
     pub pools: RefCell<Pools>,
+    /// Standbys that have not let somebody in.
+    pub refusals: RefCell<Refusals>,
     /// Its free buffers.
     pub buffers: RefCell<Buffers>,
     /// Its prepared statements.
@@ -304,6 +306,7 @@ async fn keep_house(worker: Rc<Worker>) {
         let settings = worker.settings();
         let age = worker.age(&settings);
         worker.pools.borrow_mut().sweep(&worker.topology(), age);
+        worker.refusals.borrow_mut().sweep(worker.now());
         worker.buffers.borrow_mut().trim();
         worker.publish_pools();
         sleep(Duration::from_secs(1)).await;

@@ -30,7 +30,7 @@ pub struct Identity {
 
 /// The number of a role and a database in this worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PoolKey(u32);
+pub struct PoolKey(pub(super) u32);
 
 impl PoolKey {
     /// The number, which no other role or database has while this one is in use.

@@ -296,3 +296,34 @@ async fn the_second_entrance_is_a_standby() {
         assert_eq!(psql(port, attributes), !usual || attributes == "any", "{attributes}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_has_yet_to_hear_of_a_role_or_database_is_passed_by() {
+    let cluster = Cluster::start(1).unwrap();
+    let proxy = Proxy::start(&cluster).await;
+    cluster.replica(0).pause_replay().await.unwrap();
+    let primary = cluster.primary().connect().await.unwrap();
+    primary.batch_execute("CREATE ROLE newcomer LOGIN").await.unwrap();
+    primary.batch_execute("CREATE DATABASE new_here").await.unwrap();
+    let url = |user: &str, database: &str| format!("postgres://{user}@127.0.0.1:{}/{database}", proxy.port);
+    let sessions = [connect(&url("newcomer", "postgres")).await, connect(&url("postgres", "new_here")).await];
+    for session in &sessions {
+        for _ in 0..20 {
+            assert_eq!(value(session, "SELECT 1").await, "1");
+            let (_, role, why) = last_route(session).await;
+            assert_eq!((role.as_str(), why.as_str()), ("primary", "no_replica"));
+        }
+    }
+    // It is not asked for each of them.
+    let log = std::fs::read_to_string(cluster.replica(0).data.with_extension("log")).unwrap();
+    let refused = log.lines().filter(|l| l.contains("FATAL") && l.contains("does not exist")).count();
+    assert!((2..20).contains(&refused), "{refused} times");
+    cluster.replica(0).resume_replay().await.unwrap();
+    for session in &sessions {
+        let began = Instant::now();
+        while last_route(session).await.1 != "replica" {
+            assert!(began.elapsed() < PATIENCE, "the replica is never asked again");
+            value(session, "SELECT 1").await;
+        }
+    }
+}
