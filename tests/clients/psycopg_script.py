@@ -2,6 +2,8 @@
 import psycopg
 
 with psycopg.connect("", autocommit=True) as c:
+    # Nothing has been written yet: a replica can serve this, however far it lags.
+    print(c.execute("select 0").fetchone())
     c.execute("create table pt(id int primary key, v text)")
     with c.transaction():
         c.execute("insert into pt values (1, 'a')")

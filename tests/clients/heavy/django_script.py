@@ -94,6 +94,14 @@ from django.db.models.functions import RowNumber, Upper
 from shop.models import Item, Label, Shop
 
 
+def settled():
+    """Waits until the standbys have replayed all: what another session has written is not promised to be seen at once."""
+    with connection.cursor() as c:
+        c.execute("""do $$ declare here pg_lsn := pg_current_wal_flush_lsn(); begin
+            while exists (select from pg_stat_replication where replay_lsn is null or replay_lsn < here) loop
+                perform pg_sleep(0.005); end loop; end $$""")
+
+
 def migrations():
     call_command("makemigrations", "shop", verbosity=0)
     where = Path(folder.name, "shop", "migrations")
@@ -187,6 +195,7 @@ def work():
                    .select_related("shop").filter(shop__name="s0").order_by("id")[:3]])
         item.stock = 77
         item.save(update_fields=["stock"])
+    settled()
     print(Item.objects.using("other").get(pk=item.pk).stock, Item.objects.get(pk=item.pk).stock)
     with connections["other"].cursor() as c:
         c.execute("show transaction_isolation")
@@ -231,6 +240,7 @@ def work():
         print(c.fetchall())
         c.executemany("update shop_shop set town = %s where name = %s", [(f"em{i}", f"s{i}") for i in range(4)])
         print(c.rowcount)
+    settled()
     print([Shop.objects.using("pooled").get(name=f"s{i}").town for i in range(4)])
     try:
         Shop.objects.create(name="x" * 99)
@@ -242,6 +252,7 @@ def work():
             c.execute("selekt")
     except DatabaseError as e:
         print(e.__cause__.sqlstate)
+    settled()
     connections["default"].close()
     print(Shop.objects.filter(name="s1").exists(), connection.is_usable())
     call_command("sqlsequencereset", "shop", no_color=True, stdout=sys.stdout)

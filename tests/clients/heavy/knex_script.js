@@ -37,6 +37,11 @@ const migrationSource = {
   getMigration: async (name) => migrations[name],
 };
 
+// Waits until the standbys have replayed all: what another session has written is not promised to be seen at once.
+const settled = (knex) => knex.raw(`do $$ declare here pg_lsn := pg_current_wal_flush_lsn(); begin
+  while exists (select from pg_stat_replication where replay_lsn is null or replay_lsn < here) loop perform pg_sleep(0.005); end loop;
+end $$`);
+
 async function migrate(knex) {
   for (let round = 0; round < 2; round++) {
     console.log("up", (await knex.migrate.up())[1]);
@@ -116,11 +121,13 @@ async function work(knex) {
   console.log(await single("book").max("price"));
   await single.destroy();
 
+  await settled(knex);
   const all = await Promise.all([...Array(80).keys()].map((i) => knex("book").where("price", i / 4).count("* as n").first()));
   console.log(all.reduce((sum, r) => sum + Number(r.n), 0));
   await Promise.all([...Array(20).keys()].map((i) => knex.transaction(async (t) => {
     await t("book").where({ title: "b7" }).increment("price", 1);
   })));
+  await settled(knex);
   console.log(await knex("book").where({ title: "b7" }).select("price"));
 
   const listener = new Client();

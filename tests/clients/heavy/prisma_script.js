@@ -83,19 +83,29 @@ fs.symlinkSync(process.env.NODE_PATH, path.join(folder, "node_modules"));
 const cli = [path.join(process.env.NODE_PATH, "prisma/build/index.js")];
 const options = { cwd: folder, encoding: "utf8", env: { ...process.env, CHECKPOINT_DISABLE: "1", PRISMA_HIDE_UPDATE_MESSAGE: "1" } };
 const said = (text) => text.replace(/\d{4}-\S+ \S+ UTC/g, "then").split("\n").map((l) => l.trim()).filter((l) => /migration|applied|database|error|code|reason/i.test(l));
-const prisma = (...words) => {
+// Waits until the standbys have replayed all: what another session has written is not promised to be seen at once.
+const settled = async () => {
+  const client = new Client();
+  await client.connect();
+  await client.query(`do $$ declare here pg_lsn := pg_current_wal_flush_lsn(); begin
+    while exists (select from pg_stat_replication where replay_lsn is null or replay_lsn < here) loop perform pg_sleep(0.005); end loop;
+  end $$`);
+  await client.end();
+};
+const prisma = async (...words) => {
+  await settled();
   try {
     console.log(words, said(execFileSync(process.execPath, [...cli, ...words], { ...options, stdio: "pipe" })));
   } catch (e) { console.log(words, "failed", e.status, said(e.stdout), said(e.stderr)); }
 };
 
 async function migrate() {
-  prisma("migrate", "status");
-  prisma("migrate", "deploy");
-  prisma("migrate", "deploy");
+  await prisma("migrate", "status");
+  await prisma("migrate", "deploy");
+  await prisma("migrate", "deploy");
   write("migrations/003_broken/migration.sql", `insert into "Author"("name") values ('broken'); select 1/0;`);
-  prisma("migrate", "deploy");
-  prisma("migrate", "deploy");
+  await prisma("migrate", "deploy");
+  await prisma("migrate", "deploy");
   // "migrate resolve" does the same, but by the engine that would have to be fetched.
   const client = new Client();
   await client.connect();
@@ -103,8 +113,8 @@ async function migrate() {
   console.log(resolved.rowCount);
   await client.end();
   write("migrations/003_broken/migration.sql", `insert into "Author"("name") values ('mended'); select 1/1;`);
-  prisma("migrate", "deploy");
-  prisma("migrate", "status");
+  await prisma("migrate", "deploy");
+  await prisma("migrate", "status");
 }
 
 async function work() {
@@ -112,6 +122,7 @@ async function work() {
   const { PrismaPg } = require("@prisma/adapter-pg");
   const { Prisma, PrismaClient } = require(path.join(folder, "client"));
   const db = new PrismaClient({ adapter: new PrismaPg({ max: 5 }) });
+  await settled();
   console.log(await db.author.findMany({ orderBy: { id: "asc" } }));
   console.log(await db.$queryRaw`select migration_name, applied_steps_count, rolled_back_at is null as kept from _prisma_migrations order by started_at`);
 
@@ -143,6 +154,8 @@ async function work() {
   await db.author.create({ data: { name: "a" } }).catch((e) => console.log(e.code, e.meta.modelName));
   await db.book.create({ data: { title: "x", authorId: -1 } }).catch((e) => console.log(e.code));
   await db.$queryRaw`select 1/0`.catch((e) => console.log(e.code));
+  // A connection with an error leaves the pool, so the next one is another session.
+  await settled();
   console.log(await db.$queryRaw`select ${1}::int + ${2}::int as sum, ${"it's"} as text, ${[1, 2]}::int[] as list`);
   console.log(await db.$queryRawUnsafe("select count(*) from \"Book\" where title like $1", "b1%"));
   console.log(await db.$executeRaw`update "Book" set mood = 'bad' where title = ${"b4"}`);
@@ -177,6 +190,7 @@ async function work() {
   console.log("missing", missing, await single.author.deleteMany({ where: { name: { startsWith: "alone" } } }));
   await single.$disconnect();
 
+  await settled();
   console.log((await Promise.all([...Array(80).keys()].map((n) => db.book.count({ where: { price: n / 4 } })))).reduce((x, y) => x + y));
   await Promise.all([...Array(20).keys()].map(() => db.$transaction((t) =>
     t.book.updateMany({ where: { title: "b7" }, data: { price: { increment: 1 } } }), { maxWait: 60_000, timeout: 60_000 })));

@@ -6,7 +6,15 @@ trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 export PGOPTIONS=
 
-psql() { command psql -X "$@" 2>&1; }
+# Each command is a session of its own, and what another one has written is not promised to be seen at once: before it, the
+# standbys replay all.
+settled() {
+  command psql -X -q -c 'do $$ declare here pg_lsn := pg_current_wal_flush_lsn(); begin
+    while exists (select from pg_stat_replication where replay_lsn is null or replay_lsn < here) loop
+      perform pg_sleep(0.005); end loop; end $$' </dev/null
+}
+psql() { settled; command psql -X "$@" 2>&1; }
+for tool in pgbench pg_dump pg_restore vacuumdb reindexdb clusterdb; do eval "$tool() { settled; command $tool \"\$@\"; }"; done
 
 echo "== meta-commands"
 psql -v ON_ERROR_STOP=0 <<'SQL'
@@ -217,7 +225,7 @@ pg_restore -d "$PGDATABASE" --exit-on-error -j 3 all.folder
 summary
 pg_restore -d "$PGDATABASE" --clean --if-exists all.dump
 summary
-pg_dump -Fc | pg_restore --clean --if-exists -d "$PGDATABASE"
+pg_dump -Fc | command pg_restore --clean --if-exists -d "$PGDATABASE"
 summary
 vacuumdb -q -z -j 2
 reindexdb -q

@@ -12,6 +12,13 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 BLOB = bytes(range(256)) * 4096
 
 
+def settled(c):
+    """Waits until the standbys have replayed all: what another session has written is not promised to be seen at once."""
+    c.execute("""do $$ declare here pg_lsn := pg_current_wal_flush_lsn(); begin
+        while exists (select from pg_stat_replication where replay_lsn is null or replay_lsn < here) loop
+            perform pg_sleep(0.005); end loop; end $$""")
+
+
 def prepared(c):
     c.prepare_threshold = 0
     c.execute("create table p(id int primary key, v text, j jsonb, d date, a int[], b bytea)")
@@ -173,6 +180,7 @@ def notifications():
         with c.transaction(force_rollback=True):
             c.execute("notify news, 'rolled back'")
         print([n.payload for n in listener.notifies(timeout=20, stop_after=4)])
+        settled(c)
         print(listener.execute("select count(*) from p where id < 10").fetchone())
         c.execute("notify news, 'again'")
         print([n.payload for n in listener.notifies(timeout=20, stop_after=1)])
@@ -246,8 +254,11 @@ async def asynchronous():
 
 
 with psycopg.connect(autocommit=True) as connection:
+    # Nothing has been written yet: a replica can serve this, however far it lags.
+    print(connection.execute("select 0").fetchone())
     prepared(connection)
     pipelines(connection)
+    settled(connection)
     cursors()
     copies(connection)
     cancels(connection)

@@ -32,6 +32,15 @@ async fn pool(size: u32) -> Result<PgPool, sqlx::Error> {
     PgPoolOptions::new().max_connections(size).connect_with(PgConnectOptions::new()).await
 }
 
+/// Waits until the standbys have replayed all: what another session has written is not promised to be seen at once.
+async fn settled(pool: &PgPool) -> Done {
+    let wait = "do $$ declare here pg_lsn := pg_current_wal_flush_lsn(); begin
+        while exists (select from pg_stat_replication where replay_lsn is null or replay_lsn < here) loop
+            perform pg_sleep(0.005); end loop; end $$";
+    query(wait).execute(pool).await?;
+    Ok(())
+}
+
 async fn migrations() -> Done {
     // At the same time: each waits for the advisory lock of the one before. An index that is built concurrently would
     // wait for those in turn, so it comes alone.
@@ -478,6 +487,7 @@ async fn main() -> Done {
     streams(&mut c).await?;
     copies(&mut c).await?;
     c.close().await?;
+    settled(&pool).await?;
     notifications(&pool).await?;
     many(&pool).await?;
     pool.close().await;
