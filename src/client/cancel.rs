@@ -29,6 +29,8 @@ pub struct Handle {
     running: RefCell<Option<Running>>,
     /// Cancel requests on their way to a server.
     cancelling: Cell<u32>,
+    /// What runs was meant by one, whether that reaches it or not.
+    meant: Cell<bool>,
     /// The client waits for something that is no server.
     cancelled: Cell<bool>,
     leaving: Cell<bool>,
@@ -41,6 +43,7 @@ impl Handle {
             key,
             running: RefCell::new(None),
             cancelling: Cell::new(0),
+            meant: Cell::new(false),
             cancelled: Cell::new(false),
             leaving: Cell::new(false),
             waker: RefCell::new(None),
@@ -49,6 +52,7 @@ impl Handle {
 
     /// A unit runs there from now on.
     pub fn runs(&self, node: NodeId, pid: u32, key: &[u8]) {
+        self.meant.set(false);
         let mut running = self.running.borrow_mut();
         match running.as_mut() {
             Some(old) if old.node == node && old.pid == pid => {}
@@ -71,12 +75,19 @@ impl Handle {
         self.cancelling.get() > 0
     }
 
+    /// Whether what ran last was to be cancelled: if it did not run to its end, it is not to run again.
+    #[must_use]
+    pub fn was_meant(&self) -> bool {
+        self.meant.get()
+    }
+
     /// What to cancel, if anything runs; to be followed by [`Self::cancel_sent`].
     #[must_use]
     pub fn cancel(&self) -> Option<Running> {
         let running = self.running.borrow().clone().filter(|r| r.pid != 0);
         if running.is_some() {
             self.cancelling.set(self.cancelling.get() + 1);
+            self.meant.set(true);
         } else {
             self.cancelled.set(true);
             self.wake();
@@ -238,9 +249,11 @@ mod tests {
         handle.runs(NodeId(1), 42, b"k");
         assert_eq!(found.cancel(), Some(Running { node: NodeId(1), pid: 42, key: b"k".to_vec() }));
         assert!(handle.rests(), "a cancel request is on its way");
+        assert!(handle.was_meant());
         found.cancel_sent();
         handle.runs(NodeId(1), 43, b"l");
         assert!(!handle.rests());
+        assert!(!handle.was_meant());
         assert_eq!(found.cancel(), None);
     }
 }

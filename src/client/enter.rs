@@ -255,18 +255,21 @@ async fn first_lease(
 ) -> Result<Lease, Report> {
     let topology = worker.topology();
     let others = topology.replicas().filter(|n| n.up).map(|n| n.id);
-    let mut last = String::from("no node is up");
+    let (mut last, mut refused) = (String::from("no node is up"), None);
     let primary = topology.primary.filter(|_| entrance == Entrance::Usual);
     for node in primary.into_iter().chain(others) {
         match lease(worker, node, key, identity, handle).await {
             Ok(lease) => return Ok(lease),
+            // Another replica may have heard of a role already.
+            Err(NoLease::NotLetIn(report)) if Some(node) != primary => refused = Some(report),
             Err(NoLease::Refused(report) | NoLease::NotLetIn(report)) => {
                 return Err(Report { severity: build::Severity::Fatal, ..report });
             }
             Err(NoLease::Unreachable(why)) => last = why,
         }
     }
-    Err(Report::fatal(sqlstate::CANNOT_CONNECT, format!("no node takes connections: {last}")))
+    let nowhere = || Report::fatal(sqlstate::CANNOT_CONNECT, format!("no node takes connections: {last}"));
+    Err(refused.unwrap_or_else(nowhere))
 }
 
 fn level(consistency: Consistency) -> Level {

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
+use super::accept::Entrance;
 use super::lease::{NoLease, lease, obtain};
 use super::place::{Look, Place, look, wait};
 use super::serve::Client;
-use super::worker::Worker;
 use crate::config::Settings;
 use crate::config::settings::OverBudget;
+use crate::pool::Lease;
 use crate::pool::pools::Step;
-use crate::pool::{Lease, PoolKey};
-use crate::route::{Ask, Want, Why};
+use crate::route::{Ask, RouteHint, Want, Why};
 use crate::session::Unit;
 use crate::topology::{NodeId, Role};
-use crate::wire::build::Report;
+use crate::wire::build::{Report, Severity};
 use crate::wire::sqlstate;
 
 /// The most nodes that one unit is tried on.
@@ -32,14 +32,11 @@ pub(super) struct Tries {
     made: u32,
     /// Connections that ended before anything of it was sent.
     ended: u32,
+    /// What a replica has said that did not let the role in, where no primary stands in for it.
+    not_let_in: Option<Report>,
 }
 
 impl Tries {
-    /// None made yet. A standby that has just not let the role in need not be asked.
-    pub(super) fn new(worker: &Worker, key: PoolKey, now: Duration) -> Self {
-        Self { avoid: worker.refusals.borrow().of(key, now), ..Self::default() }
-    }
-
     /// It must run on the primary, for that reason.
     pub(super) fn on_primary(why: Why) -> Self {
         Self { forced: Some(why), ..Self::default() }
@@ -99,6 +96,21 @@ impl Client {
         None
     }
 
+    /// Before the first try. A replica that has just not let the role in need not be asked, if the primary serves the unit
+    /// instead.
+    pub(super) fn tries(&self, unit: &Unit, now: Duration) -> Tries {
+        let refusals = self.worker.refusals.borrow();
+        if refusals.is_empty() {
+            return Tries::default();
+        }
+        let route = unit.verdict.hint.route.unwrap_or(self.session.route);
+        let replica = self.entrance == Entrance::Replica || route == Some(RouteHint::Replica);
+        if replica || self.worker.topology().primary.is_none() {
+            return Tries::default();
+        }
+        Tries { avoid: refusals.of(self.key, now), ..Tries::default() }
+    }
+
     /// A replica has refused the session's role or database.
     fn not_let_in(&self, node: NodeId, report: &Report) {
         let worker = &self.worker;
@@ -143,7 +155,13 @@ impl Client {
             tries.made += 1;
             let found = match found.take() {
                 Some(found) => found,
-                None => self.find(unit, tries, self.worker.now())?,
+                None => match (self.find(unit, tries, self.worker.now()), tries.not_let_in.take()) {
+                    (Ok((Look::Wait { .. }, _)) | Err(_), Some(report)) => return Err(report),
+                    (found, report) => {
+                        tries.not_let_in = report;
+                        found?
+                    }
+                },
             };
             let (place, leased) = match found {
                 (Look::Go(place), step) => {
@@ -166,9 +184,12 @@ impl Client {
                 }
                 // The primary has let the client in: it is the replica that has yet to hear of the role or the database, or of
                 // a new password; or that is set up otherwise.
-                Err(NoLease::NotLetIn(report)) if place.role == Role::Replica && place.why != Why::Hint => {
+                Err(NoLease::NotLetIn(report)) if place.role == Role::Replica => {
                     self.not_let_in(place.node, &report);
                     tries.avoid.push(place.node);
+                    if place.why == Why::Hint || self.worker.topology().primary.is_none() {
+                        tries.not_let_in = Some(Report { severity: Severity::Error, ..report });
+                    }
                 }
                 Err(NoLease::Refused(report) | NoLease::NotLetIn(report)) => return Err(report),
                 Err(NoLease::Unreachable(why)) => {

@@ -5,7 +5,7 @@ use std::io;
 use bytes::{Buf, BytesMut};
 
 use super::accept::Entrance;
-use super::place::Place;
+use super::place::{Place, cancelled};
 use super::reach::Tries;
 use super::serve::{Client, Life};
 use crate::pool::Lease;
@@ -131,7 +131,7 @@ impl Client {
     /// A read of a session that merely listens: on a replica, if one may serve it now, else where the session is bound. Never
     /// on another connection to that server, which this session might wait for in vain: it holds one itself.
     async fn read_elsewhere(&mut self, unit: &Unit) -> Life {
-        let mut tries = Tries::new(&self.worker, self.key, self.worker.now());
+        let mut tries = self.tries(unit, self.worker.now());
         let Some((mut lease, place)) = self.reach_replica(unit, &tries).await else {
             return self.run_on_lease(unit).await;
         };
@@ -150,6 +150,7 @@ impl Client {
         self.counted_pins = counted;
         match life {
             Some(life) => life,
+            None if self.handle.was_meant() => Box::pin(self.give_up(unit, &cancelled())).await,
             None => self.run_on_lease(unit).await,
         }
     }
@@ -198,7 +199,7 @@ impl Client {
     /// A unit that finds its own server.
     pub(super) async fn run_placed(&mut self, unit: &Unit) -> Life {
         let mut now = self.worker.now();
-        let mut tries = Tries::new(&self.worker, self.key, now);
+        let mut tries = self.tries(unit, now);
         let report = loop {
             let (mut lease, place) = match self.reach(unit, &mut tries, now).await {
                 Ok(reached) => reached,
@@ -206,9 +207,15 @@ impl Client {
                 Err(report) => break report,
             };
             let how = self.how(unit, &place);
+            let pins = self.session.pins;
             let outcome = self.exchange(&mut lease, unit, how).await;
             if let Some((lease, outcome)) = self.seen(outcome, lease, place, unit, how, &mut tries) {
                 return self.after(lease, place, unit, outcome).await;
+            }
+            // Nothing has come of it that could bind the session to that server.
+            self.session.pins = pins;
+            if self.handle.was_meant() {
+                break cancelled();
             }
             now = self.worker.now();
         };
@@ -360,17 +367,15 @@ impl Client {
             let messages = self.input.get(..unit.len).unwrap_or_default();
             noted = notes(messages, &**self.names.get(), self.session.dialect(), &self.session.statements);
         }
-        if unit.verdict.effects.has(Effects::SQL_PREPARE.with(Effects::DATABASE))
-            && let Err(error) = Box::pin(self.clear_the_way(lease, unit)).await
-        {
-            // Names may have been given to the server for good.
-            return unprepared(error, Reached::Server);
+        let speaks_of_names = unit.verdict.effects.has(Effects::SQL_PREPARE.with(Effects::DATABASE));
+        if speaks_of_names && let Err(error) = Box::pin(self.clear_the_way(lease, unit)).await {
+            return unprepared(error, speaks_of_names);
         }
         if unit.named && self.session.statements.are_older_than(generation) {
             match Box::pin(self.check_shapes(lease, unit, generation)).await {
                 Ok(true) => {}
                 Ok(false) => return Outcome::PlanChanged,
-                Err(error) => return unprepared(error, Reached::Nobody),
+                Err(error) => return unprepared(error, speaks_of_names),
             }
         }
         let before = (how.may_heal && unit.named).then(|| {
@@ -459,8 +464,10 @@ impl Client {
     }
 }
 
-/// What the end of a server means that was asked for something before a unit was sent to it.
-fn unprepared(error: SettleError, reached: Reached) -> Outcome {
+/// What the end of a server means that was asked for something before a unit was sent to it. What it was told of the session
+/// for a unit that `speaks_of_names` is gone with it.
+fn unprepared(error: SettleError, speaks_of_names: bool) -> Outcome {
+    let reached = if speaks_of_names { Reached::Server } else { Reached::Nobody };
     let error = match error {
         SettleError::Io(error) => error,
         SettleError::Refused { sqlstate, message } if sqlstate.starts_with("57P") => {

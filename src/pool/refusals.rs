@@ -14,10 +14,10 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// The log says so again after this long.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 
-/// More than this many are not remembered: their reads find out by themselves.
+/// No more than this many are remembered, the last ones: the others' reads find out by themselves.
 const MAX: usize = 256;
 
-/// Who was not let in where, lately.
+/// Who was not let in where, lately. A number that stands for somebody else by now costs that one a second of reads elsewhere.
 #[derive(Debug, Default)]
 pub struct Refusals(Vec<Refusal>);
 
@@ -41,10 +41,17 @@ impl Refusals {
             return news;
         }
         if self.0.len() >= MAX {
-            return false;
+            let oldest = self.0.iter().enumerate().min_by_key(|(_, r)| r.at).map(|(number, _)| number);
+            oldest.map(|number| self.0.swap_remove(number));
         }
         self.0.push(Refusal { node, key, at: now, told: now });
         true
+    }
+
+    /// Whether nobody has been refused lately.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The nodes that have not let that role in, and are not to be asked yet.
@@ -88,8 +95,9 @@ mod tests {
     fn they_take_no_room_without_bound() {
         let mut refusals = Refusals::default();
         for key in 0..10_000 {
-            refusals.note(NodeId(1), PoolKey(key), s(1));
+            refusals.note(NodeId(1), PoolKey(key), s(u64::from(key)));
         }
         assert_eq!(refusals.0.len(), MAX);
+        assert_eq!(refusals.of(PoolKey(9_999), s(9_999)), [NodeId(1)], "the last one is");
     }
 }

@@ -308,12 +308,20 @@ async fn a_replica_that_has_yet_to_hear_of_a_role_or_database_is_passed_by() {
     let url = |user: &str, database: &str| format!("postgres://{user}@127.0.0.1:{}/{database}", proxy.port);
     let sessions = [connect(&url("newcomer", "postgres")).await, connect(&url("postgres", "new_here")).await];
     for session in &sessions {
+        // What they have read on the primary is not to keep them from the replica.
+        session.batch_execute("SET tidegate.consistency = eventual").await.unwrap();
         for _ in 0..20 {
             assert_eq!(value(session, "SELECT 1").await, "1");
             let (_, role, why) = last_route(session).await;
             assert_eq!((role.as_str(), why.as_str()), ("primary", "no_replica"));
         }
     }
+    // Who insists on it is told what it says, and may change their mind.
+    let insists = connect(&url("newcomer", "postgres")).await;
+    insists.batch_execute("SET tidegate.route = replica").await.unwrap();
+    assert_eq!(sqlstate(&insists, "SELECT 1").await, "28000");
+    insists.batch_execute("SET tidegate.route = auto").await.unwrap();
+    assert_eq!(value(&insists, "SELECT 1").await, "1");
     // It is not asked for each of them.
     let log = std::fs::read_to_string(cluster.replica(0).data.with_extension("log")).unwrap();
     let refused = log.lines().filter(|l| l.contains("FATAL") && l.contains("does not exist")).count();
