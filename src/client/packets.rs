@@ -1,5 +1,7 @@
-//! The startup packets that came last from clients that were let in. Most clients of an application send the same one, byte for byte: what it asks for
-//! need not be found out anew, and those who are in have one copy of it.
+//! The startup packets that came last from clients that were let in.
+//!
+//! Most clients of an application send the same one, byte for byte: what it asks for need not be found out anew, and those
+//! who are in have one copy of it.
 
 use std::rc::Rc;
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use tidegate::demo::cluster::Cluster;
 use tokio_postgres::Client;
 
-use crate::support::proxy::PATIENCE;
-use crate::support::{Proxy, proxy::value};
+use crate::support::Proxy;
+use crate::support::proxy::{PATIENCE, last_route, value};
 
 /// A proxy whose clients all share one server connection.
 async fn alone(cluster: &Cluster) -> Proxy {
@@ -141,7 +141,10 @@ async fn what_never_ran_binds_nobody() {
     let (one, other) = (proxy.connect().await, proxy.connect().await);
     one.batch_execute("CREATE TABLE t(n int); SET work_mem = '5MB'").await.unwrap();
     other.batch_execute("SET work_mem = '6MB'").await.unwrap();
-    cluster.wait_caught_up().await.unwrap();
+    // Until a replica is known to have what it has written.
+    while last_route(&one).await.1 != "replica" {
+        assert_eq!(value(&one, "SELECT 1").await, "1");
+    }
     let stopped = Stopped::new(&backend(&other).await, &cluster).await;
     let crash = async {
         wait_unread(stopped.peer).await;
