@@ -52,7 +52,6 @@ impl Handle {
 
     /// A unit runs there from now on.
     pub fn runs(&self, node: NodeId, pid: u32, key: &[u8]) {
-        self.meant.set(false);
         let mut running = self.running.borrow_mut();
         match running.as_mut() {
             Some(old) if old.node == node && old.pid == pid => {}
@@ -98,6 +97,12 @@ impl Handle {
     /// The cancel request has reached its server, or never will.
     pub fn cancel_sent(&self) {
         self.cancelling.set(self.cancelling.get().saturating_sub(1));
+    }
+
+    /// A unit begins: a cancel that came before it was for another one, and is too late.
+    pub fn begins(&self) {
+        self.cancelled.set(false);
+        self.meant.set(false);
     }
 
     /// Whether a wait was cancelled since the last call.
@@ -251,6 +256,7 @@ mod tests {
         assert!(handle.rests(), "a cancel request is on its way");
         assert!(handle.was_meant());
         found.cancel_sent();
+        handle.begins();
         handle.runs(NodeId(1), 43, b"l");
         assert!(!handle.rests());
         assert!(!handle.was_meant());

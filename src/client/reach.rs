@@ -10,6 +10,7 @@ use crate::config::Settings;
 use crate::config::settings::OverBudget;
 use crate::pool::Lease;
 use crate::pool::pools::Step;
+use crate::route::eligible::is_candidate;
 use crate::route::{Ask, RouteHint, Want, Why};
 use crate::session::Unit;
 use crate::topology::{NodeId, Role};
@@ -46,6 +47,12 @@ impl Tries {
     pub(super) fn may_take_another(&mut self) -> bool {
         self.ended += 1;
         self.ended <= MAX_ENDED
+    }
+
+    /// That there is no node says less than a replica that has not let the role in.
+    fn or_refusal(&mut self, report: Report) -> Report {
+        let nowhere = report.sqlstate == sqlstate::CANNOT_CONNECT_NOW;
+        self.not_let_in.take().filter(|_| nowhere).unwrap_or(report)
     }
 }
 
@@ -96,19 +103,21 @@ impl Client {
         None
     }
 
-    /// Before the first try. A replica that has just not let the role in need not be asked, if the primary serves the unit
-    /// instead.
+    /// Before the first try. A replica that has just not let the role in need not be asked, if another node may serve the
+    /// unit instead.
     pub(super) fn tries(&self, unit: &Unit, now: Duration) -> Tries {
         let refusals = self.worker.refusals.borrow();
         if refusals.is_empty() {
             return Tries::default();
         }
+        let (avoid, topology) = (refusals.of(self.key, now), self.worker.topology());
         let route = unit.verdict.hint.route.unwrap_or(self.session.route);
         let replica = self.entrance == Entrance::Replica || route == Some(RouteHint::Replica);
-        if replica || self.worker.topology().primary.is_none() {
+        let others = || topology.replicas().any(|node| node.up && !avoid.contains(&node.id));
+        if (replica || topology.primary.is_none()) && !others() {
             return Tries::default();
         }
-        Tries { avoid: refusals.of(self.key, now), ..Tries::default() }
+        Tries { avoid, ..Tries::default() }
     }
 
     /// A replica has refused the session's role or database.
@@ -155,12 +164,9 @@ impl Client {
             tries.made += 1;
             let found = match found.take() {
                 Some(found) => found,
-                None => match (self.find(unit, tries, self.worker.now()), tries.not_let_in.take()) {
-                    (Ok((Look::Wait { .. }, _)) | Err(_), Some(report)) => return Err(report),
-                    (found, report) => {
-                        tries.not_let_in = report;
-                        found?
-                    }
+                None => match self.find(unit, tries, self.worker.now()) {
+                    Ok(found) => found,
+                    Err(report) => return Err(tries.or_refusal(report)),
                 },
             };
             let (place, leased) = match found {
@@ -170,8 +176,15 @@ impl Client {
                 }
                 (Look::Wait { .. }, _) => {
                     let ask = self.ask(unit, tries, &self.worker.settings())?;
+                    if tries.not_let_in.is_some() && !self.has_candidate(&ask) {
+                        break;
+                    }
                     let (worker, handle) = (&self.worker, &self.handle);
-                    let place = wait(worker, &mut self.session, handle, ask, worker.about_now()).await?;
+                    let waited = wait(worker, &mut self.session, handle, ask, worker.about_now()).await;
+                    let place = match waited {
+                        Ok(place) => place,
+                        Err(report) => return Err(tries.or_refusal(report)),
+                    };
                     (place, lease(worker, place.node, self.key, &self.identity, handle).await)
                 }
             };
@@ -203,7 +216,13 @@ impl Client {
                 }
             }
         }
-        Err(Report::error(sqlstate::CANNOT_CONNECT_NOW, "no node could finish this statement"))
+        let nowhere = Report::error(sqlstate::CANNOT_CONNECT_NOW, "no node could finish this statement");
+        Err(tries.or_refusal(nowhere))
+    }
+
+    fn has_candidate(&self, ask: &Ask<'_>) -> bool {
+        let topology = self.worker.topology();
+        topology.nodes.iter().any(|node| is_candidate(node, &topology, ask))
     }
 
     #[inline]

@@ -54,8 +54,7 @@ impl Client {
     /// What seldom happens is boxed wherever it is awaited: a client's task has room for its rarest step all its life.
     pub(super) async fn unit(&mut self, unit: &Unit) -> Life {
         self.pending_unit = true;
-        // A cancel that came before the unit is too late for the one before, and too early for this one.
-        self.handle.take_cancelled();
+        self.handle.begins();
         if self.may_need_no_server(unit)
             && let Some(life) = Box::pin(self.answer_locally(unit)).await
         {
@@ -206,6 +205,11 @@ impl Client {
                 // What is matched on would keep its room in the task through an await in here.
                 Err(report) => break report,
             };
+            // While a connection was made, say.
+            if self.handle.take_cancelled() {
+                self.give_back(lease);
+                break cancelled();
+            }
             let how = self.how(unit, &place);
             let pins = self.session.pins;
             let outcome = self.exchange(&mut lease, unit, how).await;

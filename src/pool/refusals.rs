@@ -44,8 +44,10 @@ impl Refusals {
             let oldest = self.0.iter().enumerate().min_by_key(|(_, r)| r.at).map(|(number, _)| number);
             oldest.map(|number| self.0.swap_remove(number));
         }
+        // Of so many, most have been told of before they were forgotten.
+        let news = self.0.len() + 1 < MAX;
         self.0.push(Refusal { node, key, at: now, told: now });
-        true
+        news
     }
 
     /// Whether nobody has been refused lately.

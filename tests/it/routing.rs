@@ -335,3 +335,26 @@ async fn a_replica_that_has_yet_to_hear_of_a_role_or_database_is_passed_by() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_insists_on_a_replica_gets_the_one_that_lets_them_in() {
+    let cluster = Cluster::start(2).unwrap();
+    let proxy = Proxy::start(&cluster).await;
+    let (behind, other) = (cluster.replica(0), cluster.replica(1));
+    behind.pause_replay().await.unwrap();
+    cluster.primary().execute("CREATE ROLE newcomer LOGIN").await.unwrap();
+    let there = other.connect().await.unwrap();
+    let began = Instant::now();
+    while value(&there, "SELECT count(*) FROM pg_roles WHERE rolname = 'newcomer'").await != "1" {
+        assert!(began.elapsed() < PATIENCE, "the other replica does not replay");
+    }
+    let session = connect(&format!("postgres://newcomer@127.0.0.1:{}/postgres", proxy.port)).await;
+    session.batch_execute("SET tidegate.route = replica").await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(value(&session, PORT).await, other.port.to_string());
+    }
+    let log = std::fs::read_to_string(behind.data.with_extension("log")).unwrap();
+    let refused = log.lines().filter(|l| l.contains("FATAL") && l.contains("does not exist")).count();
+    assert!((1..10).contains(&refused), "{refused} times");
+    behind.resume_replay().await.unwrap();
+}
