@@ -79,12 +79,19 @@ impl Server {
         self.connect().await?.batch_execute(sql).await
     }
 
-    /// Holds a standby's replay.
+    /// Holds a standby's replay; returns when it stands still.
     ///
     /// # Errors
-    /// As `tokio_postgres` says.
+    /// As `tokio_postgres` says; so does a server older than PostgreSQL 14, which cannot tell.
     pub async fn pause_replay(&self) -> Result<(), tokio_postgres::Error> {
-        self.execute("SELECT pg_wal_replay_pause()").await
+        let client = self.connect().await?;
+        client.batch_execute("SELECT pg_wal_replay_pause()").await?;
+        // It is only asked for by that (manual, "Recovery Control Functions").
+        let question = "SELECT pg_get_wal_replay_pause_state() = 'pause requested'";
+        while client.query_one(question, &[]).await?.get(0) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
     }
 
     /// Lets a standby's replay go on.

@@ -351,7 +351,8 @@ async fn who_insists_on_a_replica_gets_the_one_that_lets_them_in() {
     let session = connect(&format!("postgres://newcomer@127.0.0.1:{}/postgres", proxy.port)).await;
     session.batch_execute("SET tidegate.route = replica").await.unwrap();
     for _ in 0..20 {
-        assert_eq!(value(&session, PORT).await, other.port.to_string());
+        assert_eq!(value(&session, "SELECT 1").await, "1");
+        assert_eq!(last_route(&session).await.0, format!("127.0.0.1:{}", other.port));
     }
     let log = std::fs::read_to_string(behind.data.with_extension("log")).unwrap();
     let refused = log.lines().filter(|l| l.contains("FATAL") && l.contains("does not exist")).count();
