@@ -111,8 +111,7 @@ impl Client {
             return Tries::default();
         }
         let (avoid, topology) = (refusals.of(self.key, now), self.worker.topology());
-        let route = unit.verdict.hint.route.unwrap_or(self.session.route);
-        let replica = self.entrance == Entrance::Replica || route == Some(RouteHint::Replica);
+        let replica = self.entrance == Entrance::Replica || self.route(unit) == Some(RouteHint::Replica);
         let others = || topology.replicas().any(|node| node.up && !avoid.contains(&node.id));
         if (replica || topology.primary.is_none()) && !others() {
             return Tries::default();
@@ -225,12 +224,17 @@ impl Client {
         topology.nodes.iter().any(|node| is_candidate(node, &topology, ask))
     }
 
+    /// Where the client wants the unit: by its own hint, else by the session's.
+    fn route(&self, unit: &Unit) -> Option<RouteHint> {
+        unit.verdict.hint.route.unwrap_or(self.session.route)
+    }
+
     #[inline]
     fn ask<'a>(&self, unit: &Unit, tries: &'a Tries, settings: &Settings) -> Result<Ask<'a>, Report> {
         let verdict = &unit.verdict;
         let want = match tries.forced {
             Some(why) => Want::Primary(why),
-            None => self.want(unit, verdict.hint.route.unwrap_or(self.session.route))?,
+            None => self.want(unit, self.route(unit))?,
         };
         Ok(Ask {
             want,

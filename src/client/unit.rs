@@ -48,6 +48,17 @@ struct How {
     is_read: bool,
 }
 
+impl How {
+    /// Whether another node is to run a unit that has ended like that.
+    fn heals(self, outcome: &Outcome) -> bool {
+        match outcome {
+            Outcome::Refused(_) => true,
+            Outcome::ServerLost { reached, .. } => self.may_heal && *reached != Reached::Client,
+            _ => false,
+        }
+    }
+}
+
 impl Client {
     /// Runs the unit at the start of the input.
     ///
@@ -250,26 +261,25 @@ impl Client {
         how: How,
         tries: &mut Tries,
     ) -> Option<(Lease, Outcome)> {
+        let healed = how.heals(&outcome);
         match outcome {
             Outcome::Refused(Refusal::NotARead) => {
                 self.learn(unit);
                 tries.forced = Some(Why::Healed);
-                self.worker.metrics.healed(place.node);
             }
-            Outcome::Refused(_) => {
-                tries.avoid.push(place.node);
-                self.worker.metrics.healed(place.node);
-            }
-            Outcome::ServerLost { reached: Reached::Nobody | Reached::Server, .. } if how.may_heal => {
+            Outcome::Refused(_) => tries.avoid.push(place.node),
+            Outcome::ServerLost { .. } if healed => {
                 self.worker.polls.kick(place.node);
                 tries.avoid.push(place.node);
-                self.worker.metrics.healed(place.node);
             }
             // A pooled connection that has just ended: even a write has not run there.
             Outcome::ServerLost { reached: Reached::Nobody, .. } if tries.may_take_another() => {
                 self.worker.polls.kick(place.node);
             }
             outcome => return Some((lease, outcome)),
+        }
+        if healed {
+            self.worker.metrics.healed(place.node);
         }
         // Where it was refused, whatever a function did before stays on that connection: it ends, too.
         self.worker.pools.borrow_mut().end(lease);
@@ -419,10 +429,7 @@ impl Client {
             buffers.give(std::mem::take(&mut connection.input));
         }
         drop(buffers);
-        let again = matches!(outcome, Outcome::Refused(_))
-            || (how.may_heal
-                && matches!(outcome, Outcome::ServerLost { reached: Reached::Nobody | Reached::Server, .. }));
-        if let Some(before) = before.filter(|_| again) {
+        if let Some(before) = before.filter(|_| how.heals(&outcome)) {
             before.put_back(&mut self.session.statements);
         }
         outcome

@@ -302,11 +302,11 @@ async fn cancel(worker: Rc<Worker>, pid: u32, key: Vec<u8>, _done: oneshot::Send
 /// Ends idle connections in time, lets go of buffers, and keeps the gauges.
 async fn keep_house(worker: Rc<Worker>) {
     loop {
-        let _ = worker.now();
+        let now = worker.now();
         let settings = worker.settings();
         let age = worker.age(&settings);
         worker.pools.borrow_mut().sweep(&worker.topology(), age);
-        worker.refusals.borrow_mut().sweep(worker.now());
+        worker.refusals.borrow_mut().sweep(now);
         worker.buffers.borrow_mut().trim();
         worker.publish_pools();
         sleep(Duration::from_secs(1)).await;

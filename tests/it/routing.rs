@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use tidegate::demo::cluster::Cluster;
+use tidegate::demo::cluster::{Cluster, Server};
 use tidegate::demo::ports::free_ports;
 
 use crate::support::proxy::{PATIENCE, connect, last_route, sqlstate, value};
@@ -297,6 +297,12 @@ async fn the_second_entrance_is_a_standby() {
     }
 }
 
+/// How often a server has refused a login for a role or a database that it does not know.
+fn refused_logins(server: &Server) -> usize {
+    let log = std::fs::read_to_string(server.data.with_extension("log")).unwrap();
+    log.lines().filter(|l| l.contains("FATAL") && l.contains("does not exist")).count()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_has_yet_to_hear_of_a_role_or_database_is_passed_by() {
     let cluster = Cluster::start(1).unwrap();
@@ -323,8 +329,7 @@ async fn a_replica_that_has_yet_to_hear_of_a_role_or_database_is_passed_by() {
     insists.batch_execute("SET tidegate.route = auto").await.unwrap();
     assert_eq!(value(&insists, "SELECT 1").await, "1");
     // It is not asked for each of them.
-    let log = std::fs::read_to_string(cluster.replica(0).data.with_extension("log")).unwrap();
-    let refused = log.lines().filter(|l| l.contains("FATAL") && l.contains("does not exist")).count();
+    let refused = refused_logins(cluster.replica(0));
     assert!((2..20).contains(&refused), "{refused} times");
     cluster.replica(0).resume_replay().await.unwrap();
     for session in &sessions {
@@ -354,8 +359,7 @@ async fn who_insists_on_a_replica_gets_the_one_that_lets_them_in() {
         assert_eq!(value(&session, "SELECT 1").await, "1");
         assert_eq!(last_route(&session).await.0, format!("127.0.0.1:{}", other.port));
     }
-    let log = std::fs::read_to_string(behind.data.with_extension("log")).unwrap();
-    let refused = log.lines().filter(|l| l.contains("FATAL") && l.contains("does not exist")).count();
+    let refused = refused_logins(behind);
     assert!((1..10).contains(&refused), "{refused} times");
     behind.resume_replay().await.unwrap();
 }

@@ -134,8 +134,13 @@ impl Proxy {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+        signal(name, self.child.id());
     }
+}
+
+/// Sends a process a signal, such as `-HUP`.
+pub(crate) fn signal(name: &str, pid: u32) {
+    assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
 }
 
 impl Drop for Proxy {
