@@ -170,28 +170,28 @@ class Proxy:
         self.log.close()
 
 
-def per_transaction(proxy, cell):
+def more(proxy, little, much):
+    """What the worker runs for `much` more than for `little`, and how many polls are among that: it polls, too."""
+    found = []
+    for work in (little, much):
+        before = proxy.polls()
+        found.append((proxy.counted("worker-0", work), proxy.polls() - before))
+    (few, polls), (many, more_polls) = found
+    return many - few, more_polls - polls
+
+
+def per_transaction(proxy, cell, poll):
+    """Without the polls that come meanwhile, each of which takes `poll`: they come by time, which callgrind stretches."""
     # Connections are made, and every text has been seen.
     proxy.bench(cell, cell.few)
-    few = proxy.counted("worker-0", lambda: proxy.bench(cell, cell.few))
-    many = proxy.counted("worker-0", lambda: proxy.bench(cell, cell.many))
-    return (many - few) / (cell.many - cell.few)
+    count, polls = more(proxy, lambda: proxy.bench(cell, cell.few), lambda: proxy.bench(cell, cell.many))
+    return (count - polls * poll) / (cell.many - cell.few)
 
 
 def per_poll(proxy):
-    """Of the monitor, with what else its thread does at rest."""
-    found = []
-    for seconds in (1, 4):
-        polls = []
-
-        def rest():
-            polls.append(proxy.polls())
-            time.sleep(seconds)
-            polls.append(proxy.polls())
-
-        found.append((proxy.counted(proxy.threads()[0], rest), polls[1] - polls[0]))
-    (few, before), (many, after) = found
-    return (many - few) / (after - before)
+    """With what else the worker does at rest."""
+    count, polls = more(proxy, lambda: time.sleep(1), lambda: time.sleep(4))
+    return count / polls
 
 
 def count(options, base, cluster):
@@ -200,17 +200,18 @@ def count(options, base, cluster):
     found = {}
     for number in range(options.rounds):
         for kind, chosen, settings in (("quiet", quiet, QUIET), ("polled", polled, POLLED)):
-            chosen = [cell for cell in chosen if wanted(cell.name)]
-            also_poll = kind == "polled" and wanted("poll")
-            if not chosen and not also_poll:
+            chosen, poll = [cell for cell in chosen if wanted(cell.name)], 0
+            polls = kind == "polled" and (chosen or wanted("poll"))
+            if not chosen and not polls:
                 continue
             proxy = Proxy(options.binary, cluster, base / f"{kind}{number}", settings)
             try:
                 proxy.control("-i", "on")
+                if polls:
+                    poll = per_poll(proxy)
+                    found.setdefault("poll", []).append(poll)
                 for cell in chosen:
-                    found.setdefault(cell.name, []).append(per_transaction(proxy, cell))
-                if also_poll:
-                    found.setdefault("poll", []).append(per_poll(proxy))
+                    found.setdefault(cell.name, []).append(per_transaction(proxy, cell, poll))
             finally:
                 proxy.stop()
     return found

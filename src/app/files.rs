@@ -12,7 +12,7 @@ const OWN: u64 = 192;
 /// Those of a worker's runtime.
 const WORKER: u64 = 4;
 
-/// Connections to a node besides the pool's: the monitor's, that for roles, cancel requests.
+/// Files for a node besides the pool's connections: the monitor's and its timer, that for roles, cancel requests.
 const BESIDE_POOL: u64 = 8;
 
 /// Raises the limit as far as an unprivileged process may. Shells and service managers set a low one for the sake of

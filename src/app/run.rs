@@ -26,7 +26,7 @@ use crate::config::change::changes;
 use crate::http::{self, HttpState};
 use crate::metrics::Metrics;
 use crate::metrics::encode::Servers;
-use crate::monitor::{Catalogs, Clock, Latest, Monitor, Published};
+use crate::monitor::{Catalogs, Clock, Latest, Monitor, PollsHandle, Published, Watch};
 use crate::net::listen::{listen, listen_for_clients};
 use crate::net::{Acceptor, Connector, Connectors, Timers, TlsError, local_runtime};
 use crate::pool::{Limits, Pools, Refusals};
@@ -49,7 +49,7 @@ pub fn run(settings: Settings, reload: Reload) -> ExitCode {
     }
 }
 
-/// The control thread's task: nodes are polled, HTTP is served, signals are heard.
+/// The control thread's task: roles and catalogs are asked for, HTTP is served, signals are heard.
 async fn control(mut settings: Settings, reload: Reload, timers: Timers) -> ExitCode {
     files::raise();
     let (nodes, workers) = (settings.nodes.len(), settings.workers.clamp(1, MAX_WORKERS));
@@ -120,8 +120,11 @@ async fn control(mut settings: Settings, reload: Reload, timers: Timers) -> Exit
         timers,
         workers: doors.into(),
     };
+    // The first worker polls.
+    let mut watch = Some(monitor.watch);
     for (number, mailbox) in mailboxes.into_iter().enumerate() {
-        if let Err(error) = start_worker(number, &shared, &metrics, &monitor, mailbox) {
+        let polls = monitor.polls.handle(number);
+        if let Err(error) = start_worker(number, &shared, &metrics, polls, mailbox, watch.take()) {
             tracing::error!(%error, "cannot start a worker thread");
             return ExitCode::Internal;
         }
@@ -167,12 +170,12 @@ fn start_worker(
     number: usize,
     shared: &Shared,
     metrics: &Arc<Metrics>,
-    monitor: &Monitor,
+    polls: PollsHandle,
     mailbox: mpsc::UnboundedReceiver<Job>,
+    watch: Option<Watch>,
 ) -> io::Result<()> {
     let shared = shared.clone();
     let metrics = metrics.worker(number);
-    let polls = monitor.polls.handle(number);
     let body = move || {
         let settings = shared.settings.load();
         let budget = Budget::new(settings.fallback_per_second, shared.workers.len());
@@ -197,7 +200,7 @@ fn start_worker(
             shared: shared.clone(),
         };
         drop(settings);
-        if let Err(error) = worker::run(worker, mailbox) {
+        if let Err(error) = worker::run(worker, mailbox, watch) {
             tracing::error!(number, %error, "a worker ended");
         }
     };

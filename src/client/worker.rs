@@ -21,7 +21,7 @@ use super::waiters::{self, Until, Waiters};
 use crate::auth::Users;
 use crate::config::Settings;
 use crate::metrics::WorkerMetrics;
-use crate::monitor::{Catalogs, Clock, Latest, PollsHandle, Published, Snapshot, Verifiers};
+use crate::monitor::{Catalogs, Clock, Latest, PollsHandle, Published, Snapshot, Verifiers, Watch};
 use crate::net::timers::sleep;
 use crate::net::{Acceptor, Buffers, Connectors, Stream, Timers, runtime_without_timers};
 use crate::pool::pools::Age;
@@ -202,12 +202,20 @@ impl Worker {
     }
 }
 
-/// Runs a worker until its door is closed and its last client is gone. To be called on a thread of its own.
-pub fn run(worker: Worker, mut jobs: mpsc::UnboundedReceiver<Job>) -> std::io::Result<()> {
+/// Runs a worker until its door is closed and its last client is gone, and polls the nodes besides if it is given what that
+/// takes. To be called on a thread of its own.
+pub fn run(
+    worker: Worker,
+    mut jobs: mpsc::UnboundedReceiver<Job>,
+    watch: Option<Watch>,
+) -> std::io::Result<()> {
     worker.shared.timers.keep_this_threads();
     let runtime = runtime_without_timers()?;
     let worker = Rc::new(worker);
     runtime.block_on(async move {
+        if let Some(watch) = watch {
+            watch.begin();
+        }
         tokio::task::spawn_local(keep_house(worker.clone()));
         tokio::task::spawn_local(answer_bell(worker.clone()));
         tokio::task::spawn_local(call_waiters(worker.clone()));

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
 use tokio_postgres::Client;
 
 use super::login::{self, Failure, describe};
 use super::published::{Latest, Published};
 use crate::config::Settings;
 use crate::config::settings::NodeSettings;
+use crate::net::timers::{sleep, timeout};
 use crate::net::{Connector, Connectors, local_runtime};
 use crate::sql::Catalog;
 use crate::sql::catalog::{CATALOG_QUERY, CHANGE_COUNTER_QUERY, CatalogRows, Overrides};
@@ -189,7 +189,7 @@ impl Reader {
                     quiet = true;
                 }
             }
-            tokio::time::sleep(pause).await;
+            sleep(pause).await;
             pause = (pause * 2).min(LOOK_EVERY);
         }
     }
@@ -222,7 +222,7 @@ impl Reader {
                 system.get_or_insert_with(|| rows.system_relations().to_vec());
                 cell.publish(Catalog::build(rows, &overrides), changes);
                 // Where definitions change all the time, no more than half of it is spent on reading them.
-                tokio::time::sleep(began.elapsed()).await;
+                sleep(began.elapsed()).await;
             }
             tokio::select! {
                 refreshed = timeout(LOOK_EVERY, cell.refresh.notified()) => rung = refreshed.is_ok(),

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
 use tokio_postgres::{Client, Config, NoTls};
 
 use crate::config::settings::NodeSettings;
 use crate::net::Connector;
+use crate::net::timers::timeout;
 
 /// What went wrong with a connection, for a log.
 #[derive(Clone, Debug, thiserror::Error)]

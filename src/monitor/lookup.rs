@@ -5,8 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use super::clock::Clock;
 use super::published::Published;
 use super::role_query::{Fault, RoleQuery};
@@ -14,6 +12,7 @@ use super::verifiers::LookupError;
 use crate::auth::verifier_cache::Known;
 use crate::config::Settings;
 use crate::net::Connectors;
+use crate::net::timers::timeout;
 use crate::topology::{NodeId, Role, Topology};
 
 /// How long one attempt to connect may take, with all that is found out then.

@@ -23,4 +23,4 @@ pub use clock::Clock;
 pub use polls::{Polls, PollsHandle};
 pub use published::{Latest, Published, Snapshot};
 pub use verifiers::{LookupError, Verifiers};
-pub use watch::Monitor;
+pub use watch::{Monitor, Watch};

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
 use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{Client, Error, Row, Statement};
 
@@ -12,6 +11,7 @@ use crate::auth::role_secret::MAX_PASSWORD;
 use crate::auth::verifier_cache::Known;
 use crate::config::settings::NodeSettings;
 use crate::net::Connector;
+use crate::net::timers::timeout;
 
 /// With no search path every name that is not qualified is PostgreSQL's own.
 const PREPARE_SESSION: &str = "SET application_name = 'tidegate logins'; SET search_path = ''; \

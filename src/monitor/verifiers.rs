@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::{sleep, timeout};
 
 use super::clock::Clock;
 use super::lookup::Lookup;
@@ -17,6 +16,7 @@ use crate::auth::verifier_cache::Known;
 use crate::auth::{QueryLine, RoleSecret, VerifierCache};
 use crate::config::Settings;
 use crate::config::settings::NodeSettings;
+use crate::net::timers::{sleep, timeout};
 use crate::net::{Connector, Connectors};
 use crate::topology::Topology;
 

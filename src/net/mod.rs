@@ -1,5 +1,6 @@
 //! Streams, their buffers, and listeners.
 
+pub mod alarm;
 pub mod buffers;
 pub mod listen;
 pub mod runtime;
@@ -8,6 +9,7 @@ pub mod stream;
 pub mod timers;
 pub mod tls;
 
+pub use alarm::Alarm;
 pub use buffers::Buffers;
 pub use runtime::{local_runtime, runtime_without_timers};
 pub use stream::{Stream, invalid_data};

@@ -8,11 +8,13 @@
 use std::cell::OnceCell;
 use std::future::pending;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
-use tokio::time::{Sleep, Timeout};
+use tokio::time::{Instant, Sleep, Timeout};
 
 thread_local! {
     /// Who keeps this thread's timers, if its own runtime does not.
@@ -50,6 +52,32 @@ pub fn sleep(time: Duration) -> Sleep {
 /// Waits for what is to come, but not longer than `limit`; for threads of either kind.
 pub fn timeout<F: Future>(limit: Duration, what: F) -> Timeout<F> {
     kept(|| tokio::time::timeout(limit, what))
+}
+
+/// A timer that is set anew and anew: done at the end of the time that it was last set to.
+#[derive(Debug)]
+pub(super) struct Kept(Pin<Box<Sleep>>);
+
+/// Makes one.
+pub(super) fn kept_alarm() -> Kept {
+    Kept(Box::pin(sleep(Duration::ZERO)))
+}
+
+impl Kept {
+    /// From now on. A timer that is put off stays where it is: its keeper finds that out when it would have been over.
+    pub(super) fn set(&mut self, time: Duration) {
+        /// As far as tokio puts off what has no end.
+        const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
+        self.0.as_mut().reset(Instant::now() + time.min(FAR));
+    }
+}
+
+impl Future for Kept {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
+    }
 }
 
 /// Makes a timer that the thread's keeper keeps.

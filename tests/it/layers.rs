@@ -112,7 +112,7 @@ fn imports_go_one_way() {
 }
 
 /// The layers that run on workers' threads, whose runtimes have no timers: tokio's own panic there.
-const ON_WORKERS: [&str; 5] = ["net", "server", "pool", "relay", "client"];
+const ON_WORKERS: [&str; 6] = ["net", "server", "pool", "relay", "client", "monitor"];
 
 #[test]
 fn workers_have_their_timers_from_who_keeps_them() {

@@ -10,6 +10,7 @@ use tidegate::auth::RoleSecret;
 use tidegate::demo::cluster::Cluster;
 use tidegate::monitor::{Clock, LookupError, Monitor, Published, Verifiers};
 use tidegate::net::Connector;
+use tidegate::topology::Topology;
 use tokio::task::LocalSet;
 
 use crate::support::{Proxy, shared};
@@ -42,17 +43,25 @@ pub(crate) fn set_up(admin: &str, user: &str) {
     }
 }
 
+/// What a monitor shows.
+struct Shown {
+    topology: Arc<Published<Topology>>,
+    verifiers: Arc<Verifiers>,
+}
+
 /// A monitor of its own, and its clock. To be called in a `LocalSet`.
-async fn monitor(urls: Vec<String>, query: Option<&str>, ttl: Duration) -> (Monitor, Clock) {
+async fn monitor(urls: Vec<String>, query: Option<&str>, ttl: Duration) -> (Shown, Clock) {
     let args = RunArgs { nodes: urls, auth: Some("trust".to_owned()), ..RunArgs::default() };
     let (settings, clock) = (load::load(&args).unwrap(), Clock::start());
     let connectors = settings.nodes.iter().map(|n| Connector::new(n).unwrap()).collect();
     let query = query.map(str::to_owned);
-    let monitor = Monitor::start(Published::new(settings), connectors, 1, clock, query, ttl);
-    while monitor.topology.load().nodes.iter().any(|n| !n.up) {
+    let Monitor { topology, verifiers, watch, .. } =
+        Monitor::start(Published::new(settings), connectors, 1, clock, query, ttl);
+    watch.begin();
+    while topology.load().nodes.iter().any(|n| !n.up) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    (monitor, clock)
+    (Shown { topology, verifiers }, clock)
 }
 
 fn password(found: Result<Option<RoleSecret>, LookupError>, clock: Clock) -> Option<String> {
