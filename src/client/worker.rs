@@ -314,7 +314,8 @@ async fn keep_house(worker: Rc<Worker>) {
         let settings = worker.settings();
         let age = worker.age(&settings);
         worker.pools.borrow_mut().sweep(&worker.topology(), age);
-        worker.refusals.borrow_mut().sweep(now);
+        // Before another role can get the number of one that was just forgotten.
+        worker.refusals.borrow_mut().sweep(now, |key| worker.pools.borrow().is_in_use(key));
         worker.buffers.borrow_mut().trim();
         worker.publish_pools();
         sleep(Duration::from_secs(1)).await;

@@ -150,6 +150,13 @@ impl Pools {
         (key, Member(identity))
     }
 
+    /// Whether that number stands for a role and a database. One that does not may stand for others after the next call of
+    /// [`Self::key`].
+    #[must_use]
+    pub fn is_in_use(&self, key: PoolKey) -> bool {
+        !self.spare.contains(&key)
+    }
+
     /// Forgets roles and databases that nobody is in as, and nothing is kept for: strangers may choose their names.
     fn forget(&mut self) {
         let (nodes, spare, vacated) = (&self.nodes, &mut self.spare, &mut self.vacated);

@@ -17,7 +17,7 @@ const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// No more than this many are remembered, the last ones: the others' reads find out by themselves.
 const MAX: usize = 256;
 
-/// Who was not let in where, lately. A number that stands for somebody else by now costs that one a second of reads elsewhere.
+/// Who was not let in where, lately.
 #[derive(Debug, Default)]
 pub struct Refusals(Vec<Refusal>);
 
@@ -62,9 +62,9 @@ impl Refusals {
         self.0.iter().filter(recent).map(|r| r.node).collect()
     }
 
-    /// Forgets what is over.
-    pub fn sweep(&mut self, now: Duration) {
-        self.0.retain(|r| now < r.at + TELL_AGAIN);
+    /// Forgets what is over, and who has gone: their numbers may stand for others soon.
+    pub fn sweep(&mut self, now: Duration, is_in_use: impl Fn(PoolKey) -> bool) {
+        self.0.retain(|r| now < r.at + TELL_AGAIN && is_in_use(r.key));
     }
 }
 
@@ -87,10 +87,12 @@ mod tests {
         assert!(!refusals.note(node, other, s(6)));
         assert_eq!(refusals.of(other, s(6)), [node]);
         assert!(refusals.note(node, other, s(65)));
-        refusals.sweep(s(124));
+        refusals.sweep(s(124), |_| true);
         assert!(!refusals.note(node, other, s(124)));
-        refusals.sweep(s(184));
+        refusals.sweep(s(184), |_| true);
         assert!(refusals.note(node, other, s(184)), "it was forgotten");
+        refusals.sweep(s(184), |key| key != other);
+        assert!(refusals.of(other, s(184)).is_empty(), "the number stands for somebody else");
     }
 
     #[test]
