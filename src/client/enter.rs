@@ -221,6 +221,7 @@ async fn enter(
             Err(SettleError::Refused { sqlstate, message }) => return Err(Report::fatal(sqlstate, message)),
             // The server has ended it just now, perhaps for having been idle. Nothing has run on it for this client.
             Err(SettleError::Io(_)) if tries.may_take_another() => {
+                worker.metrics.retaken(lease.connection.node);
                 worker.pools.borrow_mut().end(lease);
             }
             Err(SettleError::Io(error)) => {

@@ -282,6 +282,7 @@ impl Client {
             self.worker.metrics.healed(place.node);
         }
         // Where it was refused, whatever a function did before stays on that connection: it ends, too.
+                self.worker.metrics.retaken(place.node);
         self.worker.pools.borrow_mut().end(lease);
         self.handle.rests();
         None

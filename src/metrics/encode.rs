@@ -186,6 +186,13 @@ impl Page {
             self.per_node(|n| Some(self.node_sum(n, |c| c.healed.load(Ordering::Relaxed)) as f64)),
         )?;
         w.family(
+            "tidegate_retaken",
+            "Units and logins for which another connection was taken, as theirs had ended before anything was sent.",
+            None,
+            Counter,
+            self.per_node(|n| Some(self.node_sum(n, |c| c.retaken.load(Ordering::Relaxed)) as f64)),
+        )?;
+        w.family(
             "tidegate_replica_lag_bytes",
             "WAL between the primary's last position and the replica's.",
             None,

@@ -28,6 +28,7 @@ pub(super) struct NodeCounters {
     /// By whether it was a read, and by why.
     pub(super) units: [[AtomicU64; Why::ALL.len()]; 2],
     pub(super) healed: AtomicU64,
+    pub(super) retaken: AtomicU64,
     pub(super) idle: AtomicU64,
     pub(super) waiting: AtomicU64,
 }
@@ -80,6 +81,14 @@ impl WorkerMetrics {
     pub fn healed(&self, node: NodeId) {
         if let Some(n) = self.node(node) {
             add(&n.healed, 1);
+        }
+    }
+
+    /// A connection to a node had ended before anything was sent on it: what was to run there has run on another one, or has
+    /// taken no effect.
+    pub fn retaken(&self, node: NodeId) {
+        if let Some(n) = self.node(node) {
+            add(&n.retaken, 1);
         }
     }
 

@@ -77,6 +77,7 @@ impl Stopped {
         signal("-CONT", self.pid);
     }
 }
+    assert_eq!(proxy.metric("tidegate_retaken_total", &[]).await, 1.0);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_never_sent_runs_on_another_connection() {
@@ -104,6 +105,7 @@ async fn what_may_have_run_does_not_run_again() {
     let (code, ()) = tokio::join!(sqlstate(&one, "INSERT INTO t VALUES (1)"), stopped.end_unread());
     // The server's last words, unless what it had not read has taken them along.
     assert!(matches!(&*code, "57P01" | "08006"), "{code}");
+    assert_eq!(proxy.metric("tidegate_retaken_total", &[]).await, 1.0);
     assert_eq!(value(&proxy.connect().await, "SELECT count(*) FROM t").await, "0");
 }
 
