@@ -29,7 +29,7 @@ pub struct Handle {
     running: RefCell<Option<Running>>,
     /// Cancel requests on their way to a server.
     cancelling: Cell<u32>,
-    /// What runs was meant by one, whether that reaches it or not.
+    /// The unit was meant by one, whether that reaches it or not.
     meant: Cell<bool>,
     /// The client waits for something that is no server.
     cancelled: Cell<bool>,
@@ -74,7 +74,7 @@ impl Handle {
         self.cancelling.get() > 0
     }
 
-    /// Whether what ran last was to be cancelled: if it did not run to its end, it is not to run again.
+    /// Whether the unit was to be cancelled: if it did not run to its end, it is not to run any more.
     #[must_use]
     pub fn was_meant(&self) -> bool {
         self.meant.get()
@@ -84,9 +84,9 @@ impl Handle {
     #[must_use]
     pub fn cancel(&self) -> Option<Running> {
         let running = self.running.borrow().clone().filter(|r| r.pid != 0);
+        self.meant.set(true);
         if running.is_some() {
             self.cancelling.set(self.cancelling.get() + 1);
-            self.meant.set(true);
         } else {
             self.cancelled.set(true);
             self.wake();

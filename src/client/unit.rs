@@ -142,7 +142,15 @@ impl Client {
     /// on another connection to that server, which this session might wait for in vain: it holds one itself.
     async fn read_elsewhere(&mut self, unit: &Unit) -> Life {
         let mut tries = self.tries(unit, self.worker.now());
-        let Some((mut lease, place)) = self.reach_replica(unit, &tries).await else {
+        let reached = self.reach_replica(unit, &tries).await;
+        // While a connection was made, say.
+        if self.handle.was_meant() {
+            if let Some((lease, _)) = reached {
+                self.give_back(lease);
+            }
+            return Box::pin(self.give_up(unit, &cancelled())).await;
+        }
+        let Some((mut lease, place)) = reached else {
             return self.run_on_lease(unit).await;
         };
         // What binds the session does not bind it to this connection.
@@ -217,7 +225,7 @@ impl Client {
                 Err(report) => break report,
             };
             // While a connection was made, say.
-            if self.handle.take_cancelled() {
+            if self.handle.was_meant() {
                 self.give_back(lease);
                 break cancelled();
             }
@@ -274,6 +282,7 @@ impl Client {
             }
             // A pooled connection that has just ended: even a write has not run there.
             Outcome::ServerLost { reached: Reached::Nobody, .. } if tries.may_take_another() => {
+                self.worker.metrics.retaken(place.node);
                 self.worker.polls.kick(place.node);
             }
             outcome => return Some((lease, outcome)),
@@ -282,7 +291,6 @@ impl Client {
             self.worker.metrics.healed(place.node);
         }
         // Where it was refused, whatever a function did before stays on that connection: it ends, too.
-                self.worker.metrics.retaken(place.node);
         self.worker.pools.borrow_mut().end(lease);
         self.handle.rests();
         None

@@ -8,9 +8,9 @@ use tidegate::wire::build;
 use tokio_postgres::Client;
 
 use crate::support::peer::{Peer, Script};
-use crate::support::proxy::{PATIENCE, connect, rows, value};
+use crate::support::proxy::{PATIENCE, connect, rows, signal, sqlstate, value};
 use crate::support::scram::fields;
-use crate::support::{Proxy, shared};
+use crate::support::{Proxy, shared, sockets};
 
 /// A session that has asked for that minor version of the protocol.
 struct Session {
@@ -225,4 +225,27 @@ async fn who_waits_for_a_fresh_replica_can_be_cancelled() {
     session.query("SHOW tidegate.last_route");
     let route = session.peer.until(b'Z');
     assert!(String::from_utf8_lossy(&route[1].1).contains("replica"), "{route:?}");
+}
+
+/// What listens reads from replicas, and else where it listens; but not what was cancelled on the way there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_was_cancelled_while_a_connection_was_made_runs_nowhere() {
+    let cluster = Cluster::start(1).unwrap();
+    let replica = cluster.replica(0);
+    let postmaster = std::fs::read_to_string(replica.data.join("postmaster.pid")).unwrap();
+    let postmaster = postmaster.lines().next().unwrap().parse().unwrap();
+    for bound in ["", "LISTEN here"] {
+        let proxy = Proxy::with(&cluster, &[("TIDEGATE_FRESHNESS_CONSISTENCY", "eventual")]).await;
+        let client = proxy.connect().await;
+        client.batch_execute(bound).await.unwrap();
+        signal("-STOP", postmaster);
+        let cancelled = async {
+            sockets::wait_unread(|own, _| own == replica.port).await;
+            client.cancel_token().cancel_query(tokio_postgres::NoTls).await.unwrap();
+            signal("-CONT", postmaster);
+        };
+        let (code, ()) = tokio::join!(sqlstate(&client, "SELECT 1"), cancelled);
+        assert_eq!(code, "57014", "{bound}");
+        assert_eq!(value(&client, "SELECT 2").await, "2");
+    }
 }

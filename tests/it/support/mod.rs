@@ -6,6 +6,7 @@ pub(crate) mod peer;
 pub(crate) mod proxy;
 pub(crate) mod psql;
 pub(crate) mod scram;
+pub(crate) mod sockets;
 pub(crate) mod two_faced;
 pub(crate) mod wire;
 
