@@ -1,6 +1,7 @@
 //! One worker thread: its clients, its server connections, and what they share.
 
 use std::cell::{Cell, RefCell};
+use std::future::pending;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -213,36 +214,50 @@ pub fn run(
     let runtime = runtime_without_timers()?;
     let worker = Rc::new(worker);
     runtime.block_on(async move {
-        if let Some(watch) = watch {
-            watch.begin();
-        }
         tokio::task::spawn_local(keep_house(worker.clone()));
         tokio::task::spawn_local(answer_bell(worker.clone()));
-        tokio::task::spawn_local(call_waiters(worker.clone()));
-        while let Some(job) = jobs.recv().await {
-            match job {
-                Job::Open(opening) => {
-                    tokio::task::spawn_local(accept(worker.clone(), opening));
-                }
-                Job::Client(stream, origin) => {
-                    if let Ok(stream) = TcpStream::from_std(stream) {
-                        tokio::task::spawn_local(admit(worker.clone(), stream, origin));
-                    } else {
-                        worker.count_out();
-                    }
-                }
-                Job::Cancel(pid, key, done) => {
-                    tokio::task::spawn_local(cancel(worker.clone(), pid, key, done));
-                }
-                Job::Vacate(database, _done) => {
-                    let until = worker.now() + VACATE_FOR;
-                    worker.pools.borrow_mut().vacate(&database, until);
-                }
-                Job::Drain => worker.handles.borrow().leave_all(),
+        let calls = call_waiters(worker.clone());
+        let polls = async {
+            match watch {
+                Some(watch) => watch.run().await,
+                None => pending().await,
             }
+        };
+        // None of these is a task: a task's turn comes when all that were ready before it have had theirs, and these are looked
+        // at every few tasks. What many wait for must not stand in line with them.
+        tokio::select! {
+            () = do_jobs(&worker, &mut jobs) => {}
+            () = calls => {}
+            () = polls => {}
         }
     });
     Ok(())
+}
+
+/// Does what it is sent, until nobody can send it anything any more.
+async fn do_jobs(worker: &Rc<Worker>, jobs: &mut mpsc::UnboundedReceiver<Job>) {
+    while let Some(job) = jobs.recv().await {
+        match job {
+            Job::Open(opening) => {
+                tokio::task::spawn_local(accept(worker.clone(), opening));
+            }
+            Job::Client(stream, origin) => {
+                if let Ok(stream) = TcpStream::from_std(stream) {
+                    tokio::task::spawn_local(admit(worker.clone(), stream, origin));
+                } else {
+                    worker.count_out();
+                }
+            }
+            Job::Cancel(pid, key, done) => {
+                tokio::task::spawn_local(cancel(worker.clone(), pid, key, done));
+            }
+            Job::Vacate(database, _done) => {
+                let until = worker.now() + VACATE_FOR;
+                worker.pools.borrow_mut().vacate(&database, until);
+            }
+            Job::Drain => worker.handles.borrow().leave_all(),
+        }
+    }
 }
 
 /// Serves a client, and counts it out of its worker when it is gone.

@@ -2,8 +2,10 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -103,8 +105,9 @@ impl Monitor {
 }
 
 impl Watch {
-    /// Begins to poll, on the local runtime of this thread.
-    pub fn begin(self) {
+    /// Polls without end. Not as a task of its own where a thread has many: what a thread was started for is looked at in
+    /// between, however many of them there are to be run.
+    pub async fn run(self) {
         let Self { observer, settings, connectors, topology, polls, clock } = self;
         let nodes = connectors.len();
         let publisher = Rc::new(Publisher {
@@ -117,10 +120,14 @@ impl Watch {
             connectors,
             clock,
         });
-        for number in 0..nodes {
-            let node = NodeId(u16::try_from(number).unwrap_or(u16::MAX));
-            tokio::task::spawn_local(watch_node(publisher.clone(), node));
-        }
+        let node = |number| NodeId(u16::try_from(number).unwrap_or(u16::MAX));
+        let mut loops: Vec<_> =
+            (0..nodes).map(|number| Box::pin(watch_node(publisher.clone(), node(number)))).collect();
+        poll_fn(|cx| {
+            loops.retain_mut(|watch| watch.as_mut().poll(cx).is_pending());
+            Poll::<()>::Pending
+        })
+        .await;
     }
 }
 

@@ -57,7 +57,7 @@ async fn monitor(urls: Vec<String>, query: Option<&str>, ttl: Duration) -> (Show
     let query = query.map(str::to_owned);
     let Monitor { topology, verifiers, watch, .. } =
         Monitor::start(Published::new(settings), connectors, 1, clock, query, ttl);
-    watch.begin();
+    tokio::task::spawn_local(watch.run());
     while topology.load().nodes.iter().any(|n| !n.up) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
