@@ -256,6 +256,7 @@ impl Client {
             && place.why == Why::Read
             && unit.is_whole()
             && !unit.verdict.effects.has(Effects::EXTERNAL.with(Effects::ADVISORY_LOCK).with(Effects::SEED));
+        let unsent = matches!(outcome, Outcome::ServerLost { reached: Reached::Nobody, .. });
         How { may_heal, is_read: unit.is_read() && !self.session.hides_ascii() }
     }
 
@@ -281,13 +282,14 @@ impl Client {
                 tries.avoid.push(place.node);
             }
             // A pooled connection that has just ended: even a write has not run there.
-            Outcome::ServerLost { reached: Reached::Nobody, .. } if tries.may_take_another() => {
-                self.worker.metrics.retaken(place.node);
+            Outcome::ServerLost { .. } if unsent && tries.may_take_another() => {
                 self.worker.polls.kick(place.node);
             }
             outcome => return Some((lease, outcome)),
         }
-        if healed {
+        if unsent {
+            self.worker.metrics.retaken(place.node);
+        } else {
             self.worker.metrics.healed(place.node);
         }
         // Where it was refused, whatever a function did before stays on that connection: it ends, too.

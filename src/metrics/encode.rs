@@ -180,7 +180,7 @@ impl Page {
         )?;
         w.family(
             "tidegate_healed",
-            "Units that a node refused and another one ran.",
+            "Units that a node refused or broke off, and that were run again.",
             None,
             Counter,
             self.per_node(|n| Some(self.node_sum(n, |c| c.healed.load(Ordering::Relaxed)) as f64)),

@@ -77,15 +77,14 @@ impl WorkerMetrics {
         }
     }
 
-    /// A node refused a unit that then ran elsewhere.
+    /// A node refused a unit or broke it off, and it is run again.
     pub fn healed(&self, node: NodeId) {
         if let Some(n) = self.node(node) {
             add(&n.healed, 1);
         }
     }
 
-    /// A connection to a node had ended before anything was sent on it: what was to run there has run on another one, or has
-    /// taken no effect.
+    /// A connection to a node had ended before anything of a unit or a login was sent on it, and another one is taken.
     pub fn retaken(&self, node: NodeId) {
         if let Some(n) = self.node(node) {
             add(&n.retaken, 1);
