@@ -2,6 +2,7 @@
 
 use bytes::{Buf, BytesMut};
 
+use super::place::cancelled;
 use super::reach::Tries;
 use super::serve::{Client, Life};
 use super::unit::TransactionKind;
@@ -90,6 +91,11 @@ impl Client {
         };
         let now = self.worker.now();
         let (mut lease, place) = self.reach(unit, &mut Tries::on_primary(why), now).await?;
+        // While a connection was made, say.
+        if self.handle.was_meant() {
+            self.give_back(lease);
+            return Err(cancelled());
+        }
         let isolation = match modes.isolation {
             Some(Isolation::ReadCommitted) => " ISOLATION LEVEL READ COMMITTED",
             Some(Isolation::RepeatableRead) => " ISOLATION LEVEL REPEATABLE READ",

@@ -2,7 +2,7 @@
 
 use bytes::Buf;
 
-use super::place::Place;
+use super::place::{Place, cancelled};
 use super::serve::{Client, Life};
 use super::unit::TransactionKind;
 use crate::monitor::PollsHandle;
@@ -128,6 +128,10 @@ impl Client {
                 self.drop_unit(unit);
                 let message = "cached plan must not change result type";
                 self.fail(unit, &Report::error(sqlstate::FEATURE_NOT_SUPPORTED, message)).await
+            }
+            Outcome::Cancelled => {
+                self.keep_or_give_back(lease);
+                self.give_up(unit, &cancelled()).await
             }
             // Neither comes here: the one is run elsewhere, the other is no end before its time.
             Outcome::Refused(_) | Outcome::Done(_) => {

@@ -142,15 +142,7 @@ impl Client {
     /// on another connection to that server, which this session might wait for in vain: it holds one itself.
     async fn read_elsewhere(&mut self, unit: &Unit) -> Life {
         let mut tries = self.tries(unit, self.worker.now());
-        let reached = self.reach_replica(unit, &tries).await;
-        // While a connection was made, say.
-        if self.handle.was_meant() {
-            if let Some((lease, _)) = reached {
-                self.give_back(lease);
-            }
-            return Box::pin(self.give_up(unit, &cancelled())).await;
-        }
-        let Some((mut lease, place)) = reached else {
+        let Some((mut lease, place)) = self.reach_replica(unit, &tries).await else {
             return self.run_on_lease(unit).await;
         };
         // What binds the session does not bind it to this connection.
@@ -168,7 +160,6 @@ impl Client {
         self.counted_pins = counted;
         match life {
             Some(life) => life,
-            None if self.handle.was_meant() => Box::pin(self.give_up(unit, &cancelled())).await,
             None => self.run_on_lease(unit).await,
         }
     }
@@ -224,11 +215,6 @@ impl Client {
                 // What is matched on would keep its room in the task through an await in here.
                 Err(report) => break report,
             };
-            // While a connection was made, say.
-            if self.handle.was_meant() {
-                self.give_back(lease);
-                break cancelled();
-            }
             let how = self.how(unit, &place);
             let pins = self.session.pins;
             let outcome = self.exchange(&mut lease, unit, how).await;
@@ -256,7 +242,6 @@ impl Client {
             && place.why == Why::Read
             && unit.is_whole()
             && !unit.verdict.effects.has(Effects::EXTERNAL.with(Effects::ADVISORY_LOCK).with(Effects::SEED));
-        let unsent = matches!(outcome, Outcome::ServerLost { reached: Reached::Nobody, .. });
         How { may_heal, is_read: unit.is_read() && !self.session.hides_ascii() }
     }
 
@@ -271,6 +256,7 @@ impl Client {
         tries: &mut Tries,
     ) -> Option<(Lease, Outcome)> {
         let healed = how.heals(&outcome);
+        let unsent = matches!(outcome, Outcome::ServerLost { reached: Reached::Nobody, .. });
         match outcome {
             Outcome::Refused(Refusal::NotARead) => {
                 self.learn(unit);
@@ -375,6 +361,7 @@ impl Client {
     /// Runs the unit on a lease.
     async fn exchange(&mut self, lease: &mut Lease, unit: &Unit, how: How) -> Outcome {
         let generation = self.catalog.generation();
+        let pins = self.session.pins;
         let mut noted = Notes::default();
         if unit.unread {
             self.session.pins.add(Pins::SETTINGS);
@@ -402,6 +389,10 @@ impl Client {
                 Ok(false) => return Outcome::PlanChanged,
                 Err(error) => return unprepared(error, speaks_of_names),
             }
+        }
+        if self.is_cancelled() {
+            self.session.pins = pins;
+            return Outcome::Cancelled;
         }
         let before = (how.may_heal && unit.named).then(|| {
             NamesBefore::read(self.input.get(..unit.len).unwrap_or_default(), &self.session.statements)
@@ -444,6 +435,12 @@ impl Client {
             before.put_back(&mut self.session.statements);
         }
         outcome
+    }
+
+    /// Whether a cancel has come before anything of the unit was sent, while a connection was made, say. In a transaction
+    /// it comes to nothing then: nobody could tell the server.
+    fn is_cancelled(&self) -> bool {
+        self.handle.was_meant() && self.session.status == Status::Idle
     }
 
     /// What SQL PREPARE and its kin, and commands about databases, need before they run.

@@ -77,6 +77,8 @@ pub enum Outcome {
     TooManyStatements,
     /// A prepared statement would give other columns than its client was told: nothing was run.
     PlanChanged,
+    /// It was cancelled before anything of it was sent.
+    Cancelled,
 }
 
 /// What the client's side of an exchange consists of.

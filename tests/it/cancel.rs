@@ -227,7 +227,23 @@ async fn who_waits_for_a_fresh_replica_can_be_cancelled() {
     assert!(String::from_utf8_lossy(&route[1].1).contains("replica"), "{route:?}");
 }
 
-/// What listens reads from replicas, and else where it listens; but not what was cancelled on the way there.
+/// A process that stands still until this is dropped.
+struct Still(u32);
+
+impl Still {
+    fn new(pid: u32) -> Self {
+        signal("-STOP", pid);
+        Self(pid)
+    }
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        signal("-CONT", self.0);
+    }
+}
+
+/// Neither on the replica nor, for what listens, on its own connection to the primary.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_that_was_cancelled_while_a_connection_was_made_runs_nowhere() {
     let cluster = Cluster::start(1).unwrap();
@@ -238,11 +254,11 @@ async fn a_read_that_was_cancelled_while_a_connection_was_made_runs_nowhere() {
         let proxy = Proxy::with(&cluster, &[("TIDEGATE_FRESHNESS_CONSISTENCY", "eventual")]).await;
         let client = proxy.connect().await;
         client.batch_execute(bound).await.unwrap();
-        signal("-STOP", postmaster);
+        let still = Still::new(postmaster);
         let cancelled = async {
-            sockets::wait_unread(|own, _| own == replica.port).await;
+            sockets::wait_caller(replica.port).await;
             client.cancel_token().cancel_query(tokio_postgres::NoTls).await.unwrap();
-            signal("-CONT", postmaster);
+            drop(still);
         };
         let (code, ()) = tokio::join!(sqlstate(&client, "SELECT 1"), cancelled);
         assert_eq!(code, "57014", "{bound}");

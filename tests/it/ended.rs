@@ -5,8 +5,9 @@ use std::time::Instant;
 use tidegate::demo::cluster::Cluster;
 use tokio_postgres::Client;
 
+use crate::support::Proxy;
 use crate::support::proxy::{PATIENCE, last_route, signal, sqlstate, value};
-use crate::support::{Proxy, sockets};
+use crate::support::sockets::wait_unread;
 
 /// A proxy whose clients all share one server connection.
 async fn alone(cluster: &Cluster) -> Proxy {
@@ -32,11 +33,6 @@ async fn peer_of(pid: u32, cluster: &Cluster) -> u16 {
     let client = cluster.primary().connect().await.unwrap();
     let sql = format!("SELECT client_port::text FROM pg_stat_activity WHERE pid = {pid}");
     value(&client, &sql).await.parse().unwrap()
-}
-
-/// Waits until what has been sent to a server process from that port is there, unread.
-async fn wait_unread(peer: u16) {
-    sockets::wait_unread(|_, from| from == peer).await;
 }
 
 /// A server process that does nothing until it is let go.
