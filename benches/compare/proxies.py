@@ -11,7 +11,7 @@ from host import TIDEGATE, Failed, free_port, wait_port
 from processes import Target
 
 POOL = 100
-CLIENTS = 15000
+CLIENTS = 12000
 # Prepared statements that a server connection may have.
 STATEMENTS = 100
 
@@ -64,7 +64,7 @@ class Tidegate:
             command += ["--node", f"postgres://postgres@{node}/postgres"]
         config = base / f"{self.name}-{port}.toml"
         lines = [
-            f"workers = {self.workers}" if self.workers else "", "[auth]", f"max_logins = {CLIENTS}", "[freshness]",
+            f"workers = {self.workers}" if self.workers else "", "[freshness]",
             how.freshness, "[pool]", f"size = {POOL}", f"max_clients = {CLIENTS}",
             f"prepared_statements = {how.statements}",
         ]

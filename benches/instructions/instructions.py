@@ -6,11 +6,13 @@ tenth shows. Tidegate runs under callgrind in front of a primary and two standby
 worker's thread has run is read from callgrind. What makes it repeatable:
 
   one worker, one client    nothing is batched, and nobody else's work comes in between: two wakeups per round trip
-  its thread alone          the monitor, logins' helpers and HTTP have threads of their own (--separate-threads=yes)
+  its thread alone          logins' helpers, timers and HTTP have threads of their own (--separate-threads=yes)
   a difference of two runs  a long one and a short one, so that logins, first sights of a text and whatever else happens
                             once cancel out
   the same seed             both runs, and those of next year, ask for the same accounts
-  polls out of the way      their interval is far longer than a run; where sessions wait for them, they are as usual
+  polls out of the way      their interval is far longer than a run; where sessions wait for them, they are as usual, and what
+                            they take is taken off, at the price of one at rest: by some of them less is saved than that,
+                            as what wakes the worker serves several, so that these cells come out a little too low
   a median                  over several processes: hash tables are seeded anew in each, and wakeups come as they come
 
 On one machine medians come within 1 % of each other, busy or idle; 9:1 and the poll within 1 % on an idle one and up to 5 %

@@ -1,4 +1,4 @@
-//! Fetches what logins need to know of a role, for all workers, from the monitor's thread.
+//! Fetches what logins need to know of a role, for all workers, from the control thread.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -143,7 +143,7 @@ fn lock(cache: &Mutex<VerifierCache>) -> MutexGuard<'_, VerifierCache> {
     cache.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The side of the monitor's thread.
+/// The side of the control thread.
 struct Service {
     cache: Arc<Mutex<VerifierCache>>,
     /// The names that are being asked for, each once, and who waits for them.
