@@ -226,8 +226,8 @@ pub fn run(
         // None of these is a task: a task's turn comes when all that were ready before it have had theirs, and these are looked
         // at every few tasks. What many wait for must not stand in line with them.
         tokio::select! {
-            () = do_jobs(&worker, &mut jobs) => {}
-            () = calls => {}
+            // They share what a turn may do: an answer that has come must not be missed for all that is to be done besides.
+            biased;
             () = polls => {}
         }
     });
