@@ -108,9 +108,9 @@ fn look(
     Poll::Ready(Ok(Look::More))
 }
 
-/// Gives a client to the worker that has the fewest.
+/// Gives a client to the worker that has the fewest, of those that are there.
 fn deal(worker: &Rc<Worker>, stream: TcpStream, origin: Origin) {
-    let doors = worker.shared.workers.iter().enumerate();
+    let doors = worker.shared.workers.iter().enumerate().filter(|(_, door)| !door.jobs.is_closed());
     let Some((number, door)) = doors.min_by_key(|(_, door)| door.load.load(Ordering::Relaxed)) else {
         return;
     };
