@@ -35,8 +35,13 @@ impl Client {
         unit: &Unit,
         outcome: Outcome,
     ) -> Life {
-        let cancelled = self.handle.rests();
-        lease.connection.tainted |= cancelled;
+        let hunted = self.handle.rests();
+        lease.connection.tainted |= hunted;
+        if matches!(outcome, Outcome::Cancelled) {
+            // It has left nothing, neither here nor there.
+            self.keep_or_give_back(lease);
+            return Box::pin(self.give_up(unit, &cancelled())).await;
+        }
         let is_read = self.transaction == TransactionKind::ReadOnly;
         self.worker.metrics.unit(place.node, is_read, place.why);
         self.session.doubt(unit, self.counted_pins);
@@ -129,12 +134,8 @@ impl Client {
                 let message = "cached plan must not change result type";
                 self.fail(unit, &Report::error(sqlstate::FEATURE_NOT_SUPPORTED, message)).await
             }
-            Outcome::Cancelled => {
-                self.keep_or_give_back(lease);
-                self.give_up(unit, &cancelled()).await
-            }
-            // Neither comes here: the one is run elsewhere, the other is no end before its time.
-            Outcome::Refused(_) | Outcome::Done(_) => {
+            // None comes here: the first is run elsewhere, the others are no ends before their time.
+            Outcome::Refused(_) | Outcome::Done(_) | Outcome::Cancelled => {
                 self.end_lease(lease);
                 self.fatal(&Report::fatal(
                     sqlstate::CONNECTION_EXCEPTION,

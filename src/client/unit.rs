@@ -273,10 +273,13 @@ impl Client {
             }
             outcome => return Some((lease, outcome)),
         }
-        if unsent {
-            self.worker.metrics.retaken(place.node);
-        } else {
-            self.worker.metrics.healed(place.node);
+        // What was cancelled is not tried again.
+        if !self.handle.was_meant() {
+            if unsent {
+                self.worker.metrics.retaken(place.node);
+            } else {
+                self.worker.metrics.healed(place.node);
+            }
         }
         // Where it was refused, whatever a function did before stays on that connection: it ends, too.
         self.worker.pools.borrow_mut().end(lease);
@@ -360,8 +363,11 @@ impl Client {
 
     /// Runs the unit on a lease.
     async fn exchange(&mut self, lease: &mut Lease, unit: &Unit, how: How) -> Outcome {
+        // While a connection was made, say. What comes further on tells the server something of the session already.
+        if self.is_cancelled() {
+            return Outcome::Cancelled;
+        }
         let generation = self.catalog.generation();
-        let pins = self.session.pins;
         let mut noted = Notes::default();
         if unit.unread {
             self.session.pins.add(Pins::SETTINGS);
@@ -389,10 +395,6 @@ impl Client {
                 Ok(false) => return Outcome::PlanChanged,
                 Err(error) => return unprepared(error, speaks_of_names),
             }
-        }
-        if self.is_cancelled() {
-            self.session.pins = pins;
-            return Outcome::Cancelled;
         }
         let before = (how.may_heal && unit.named).then(|| {
             NamesBefore::read(self.input.get(..unit.len).unwrap_or_default(), &self.session.statements)
@@ -437,8 +439,8 @@ impl Client {
         outcome
     }
 
-    /// Whether a cancel has come before anything of the unit was sent, while a connection was made, say. In a transaction
-    /// it comes to nothing then: nobody could tell the server.
+    /// Whether a cancel has come before the server was told anything. In a transaction it comes to nothing then: the server
+    /// would have to fail it.
     fn is_cancelled(&self) -> bool {
         self.handle.was_meant() && self.session.status == Status::Idle
     }

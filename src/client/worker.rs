@@ -229,6 +229,8 @@ pub fn run(
             // They share what a turn may do: an answer that has come must not be missed for all that is to be done besides.
             biased;
             () = polls => {}
+            () = calls => {}
+            () = do_jobs(&worker, &mut jobs) => {}
         }
     });
     Ok(())

@@ -77,7 +77,7 @@ pub enum Outcome {
     TooManyStatements,
     /// A prepared statement would give other columns than its client was told: nothing was run.
     PlanChanged,
-    /// It was cancelled before anything of it was sent.
+    /// It was cancelled before the server was told anything for it.
     Cancelled,
 }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::BytesMut;
-use tidegate::demo::cluster::Cluster;
+use tidegate::demo::cluster::{Cluster, Server};
 use tidegate::wire::build;
 use tokio_postgres::Client;
 
@@ -227,41 +227,60 @@ async fn who_waits_for_a_fresh_replica_can_be_cancelled() {
     assert!(String::from_utf8_lossy(&route[1].1).contains("replica"), "{route:?}");
 }
 
-/// A process that stands still until this is dropped.
-struct Still(u32);
+/// A server that takes no new connections until this is dropped; those that it has go on.
+struct Deaf(u32);
 
-impl Still {
-    fn new(pid: u32) -> Self {
+impl Deaf {
+    fn new(server: &Server) -> Self {
+        let postmaster = std::fs::read_to_string(server.data.join("postmaster.pid")).unwrap();
+        let pid = postmaster.lines().next().unwrap().parse().unwrap();
         signal("-STOP", pid);
         Self(pid)
     }
 }
 
-impl Drop for Still {
+impl Drop for Deaf {
     fn drop(&mut self) {
         signal("-CONT", self.0);
     }
+}
+
+/// Runs what a connection to that server has to be made for, cancels it while that goes on, and gives its end.
+async fn cancelled_on_the_way(client: &Client, sql: &str, server: &Server) -> String {
+    let deaf = Deaf::new(server);
+    let cancelled = async {
+        sockets::wait_caller(server.port).await;
+        client.cancel_token().cancel_query(tokio_postgres::NoTls).await.unwrap();
+        drop(deaf);
+    };
+    tokio::join!(sqlstate(client, sql), cancelled).0
 }
 
 /// Neither on the replica nor, for what listens, on its own connection to the primary.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_that_was_cancelled_while_a_connection_was_made_runs_nowhere() {
     let cluster = Cluster::start(1).unwrap();
-    let replica = cluster.replica(0);
-    let postmaster = std::fs::read_to_string(replica.data.join("postmaster.pid")).unwrap();
-    let postmaster = postmaster.lines().next().unwrap().parse().unwrap();
     for bound in ["", "LISTEN here"] {
         let proxy = Proxy::with(&cluster, &[("TIDEGATE_FRESHNESS_CONSISTENCY", "eventual")]).await;
         let client = proxy.connect().await;
         client.batch_execute(bound).await.unwrap();
-        let still = Still::new(postmaster);
-        let cancelled = async {
-            sockets::wait_caller(replica.port).await;
-            client.cancel_token().cancel_query(tokio_postgres::NoTls).await.unwrap();
-            drop(still);
-        };
-        let (code, ()) = tokio::join!(sqlstate(&client, "SELECT 1"), cancelled);
-        assert_eq!(code, "57014", "{bound}");
+        assert_eq!(cancelled_on_the_way(&client, "SELECT 1", cluster.replica(0)).await, "57014", "{bound}");
         assert_eq!(value(&client, "SELECT 2").await, "2");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_was_cancelled_while_a_connection_was_made_leaves_nothing() {
+    let cluster = Cluster::start(0).unwrap();
+    let proxy = Proxy::with(&cluster, &[("TIDEGATE_WORKERS", "1")]).await;
+    let (client, other) = (proxy.connect().await, proxy.connect().await);
+    client.batch_execute("CREATE TABLE t(n int)").await.unwrap();
+    // It has the one connection that there is.
+    other.batch_execute("BEGIN").await.unwrap();
+    // It would bind the session, too.
+    let write = "INSERT INTO t VALUES (1); LOAD 'plpgsql'";
+    assert_eq!(cancelled_on_the_way(&client, write, cluster.primary()).await, "57014");
+    assert_eq!(value(&client, "SELECT count(*) FROM t").await, "0");
+    assert_eq!(value(&client, "SHOW tidegate.pins").await, "");
+    client.batch_execute("INSERT INTO t VALUES (2)").await.unwrap();
 }
