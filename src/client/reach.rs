@@ -23,16 +23,23 @@ const MAX_TRIES: u32 = 8;
 /// So many further connections are taken where one has just ended: those that ended before are seen when they are taken.
 const MAX_ENDED: u32 = 3;
 
-/// What earlier tries to run a unit have taught.
+/// What earlier tries to run a unit have taught. A client's task has room for it all its life.
 #[derive(Debug, Default)]
 pub(super) struct Tries {
     /// It must run on the primary, for that reason.
     pub(super) forced: Option<Why>,
-    /// Nodes that it need not be tried on again.
-    pub(super) avoid: Vec<NodeId>,
     made: u32,
     /// Connections that ended before anything of it was sent.
     ended: u32,
+    /// There is nothing of this most times.
+    failed: Option<Box<Failed>>,
+}
+
+/// Nodes that have been tried in vain.
+#[derive(Debug, Default)]
+struct Failed {
+    /// They need not be tried again.
+    nodes: Vec<NodeId>,
     /// What a replica has said that did not let the role in, where no primary stands in for it.
     not_let_in: Option<Report>,
 }
@@ -43,16 +50,31 @@ impl Tries {
         Self { forced: Some(why), ..Self::default() }
     }
 
+    /// That node need not be tried again.
+    pub(super) fn avoid(&mut self, node: NodeId) {
+        self.failed.get_or_insert_default().nodes.push(node);
+    }
+
+    fn avoided(&self) -> &[NodeId] {
+        self.failed.as_ref().map_or(&[], |failed| &failed.nodes)
+    }
+
     /// Whether another connection is to be taken for one that had ended before it was of any use.
     pub(super) fn may_take_another(&mut self) -> bool {
         self.ended += 1;
         self.ended <= MAX_ENDED
     }
 
+    /// Whether a replica has not let the role in, where no primary stands in for it.
+    fn was_not_let_in(&self) -> bool {
+        self.failed.as_ref().is_some_and(|failed| failed.not_let_in.is_some())
+    }
+
     /// That there is no node says less than a replica that has not let the role in.
     fn or_refusal(&mut self, report: Report) -> Report {
         let nowhere = report.sqlstate == sqlstate::CANNOT_CONNECT_NOW;
-        self.not_let_in.take().filter(|_| nowhere).unwrap_or(report)
+        let said = self.failed.as_mut().and_then(|failed| failed.not_let_in.take());
+        said.filter(|_| nowhere).unwrap_or(report)
     }
 }
 
@@ -105,18 +127,19 @@ impl Client {
 
     /// Before the first try. A replica that has just not let the role in need not be asked, if another node may serve the
     /// unit instead.
-    pub(super) fn tries(&self, unit: &Unit, now: Duration) -> Tries {
+    pub(super) fn tries(&self, unit: &Unit) -> Tries {
         let refusals = self.worker.refusals.borrow();
         if refusals.is_empty() {
             return Tries::default();
         }
-        let (avoid, topology) = (refusals.of(self.key, now), self.worker.topology());
+        let (avoid, topology) = (refusals.of(self.key, self.worker.now()), self.worker.topology());
         let replica = self.entrance == Entrance::Replica || self.route(unit) == Some(RouteHint::Replica);
         let others = || topology.replicas().any(|node| node.up && !avoid.contains(&node.id));
         if (replica || topology.primary.is_none()) && !others() {
             return Tries::default();
         }
-        Tries { avoid, ..Tries::default() }
+        let failed = Failed { nodes: avoid, not_let_in: None };
+        Tries { failed: Some(Box::new(failed)), ..Tries::default() }
     }
 
     /// A replica has refused the session's role or database.
@@ -175,7 +198,7 @@ impl Client {
                 }
                 (Look::Wait { .. }, _) => {
                     let ask = self.ask(unit, tries, &self.worker.settings())?;
-                    if tries.not_let_in.is_some() && !self.has_candidate(&ask) {
+                    if tries.was_not_let_in() && !self.has_candidate(&ask) {
                         break;
                     }
                     let (worker, handle) = (&self.worker, &self.handle);
@@ -198,9 +221,10 @@ impl Client {
                 // a new password; or that is set up otherwise.
                 Err(NoLease::NotLetIn(report)) if place.role == Role::Replica => {
                     self.not_let_in(place.node, &report);
-                    tries.avoid.push(place.node);
+                    tries.avoid(place.node);
                     if place.why == Why::Hint || self.worker.topology().primary.is_none() {
-                        tries.not_let_in = Some(Report { severity: Severity::Error, ..report });
+                        let said = Report { severity: Severity::Error, ..report };
+                        tries.failed.get_or_insert_default().not_let_in = Some(said);
                     }
                 }
                 Err(NoLease::Refused(report) | NoLease::NotLetIn(report)) => return Err(report),
@@ -211,7 +235,7 @@ impl Client {
                         let message = format!("node {name} takes no connections: {why}");
                         return Err(Report::error(sqlstate::CANNOT_CONNECT, message));
                     }
-                    tries.avoid.push(place.node);
+                    tries.avoid(place.node);
                 }
             }
         }
@@ -244,7 +268,7 @@ impl Client {
             wait_over_budget: settings.over_budget == OverBudget::Wait,
             deadline: settings.pool_timeout,
             waited_since: None,
-            avoid: &tries.avoid,
+            avoid: tries.avoided(),
         })
     }
 

@@ -141,7 +141,7 @@ impl Client {
     /// A read of a session that merely listens: on a replica, if one may serve it now, else where the session is bound. Never
     /// on another connection to that server, which this session might wait for in vain: it holds one itself.
     async fn read_elsewhere(&mut self, unit: &Unit) -> Life {
-        let mut tries = self.tries(unit, self.worker.now());
+        let mut tries = self.tries(unit);
         let Some((mut lease, place)) = self.reach_replica(unit, &tries).await else {
             return self.run_on_lease(unit).await;
         };
@@ -207,9 +207,9 @@ impl Client {
 
     /// A unit that finds its own server.
     pub(super) async fn run_placed(&mut self, unit: &Unit) -> Life {
-        let mut now = self.worker.now();
-        let mut tries = self.tries(unit, now);
+        let mut tries = self.tries(unit);
         let report = loop {
+            let now = self.worker.now();
             let (mut lease, place) = match self.reach(unit, &mut tries, now).await {
                 Ok(reached) => reached,
                 // What is matched on would keep its room in the task through an await in here.
@@ -226,7 +226,6 @@ impl Client {
             if self.handle.was_meant() {
                 break cancelled();
             }
-            now = self.worker.now();
         };
         Box::pin(self.give_up(unit, &report)).await
     }
@@ -262,10 +261,10 @@ impl Client {
                 self.learn(unit);
                 tries.forced = Some(Why::Healed);
             }
-            Outcome::Refused(_) => tries.avoid.push(place.node),
+            Outcome::Refused(_) => tries.avoid(place.node),
             Outcome::ServerLost { .. } if healed => {
                 self.worker.polls.kick(place.node);
-                tries.avoid.push(place.node);
+                tries.avoid(place.node);
             }
             // A pooled connection that has just ended: even a write has not run there.
             Outcome::ServerLost { .. } if unsent && tries.may_take_another() => {
