@@ -55,6 +55,15 @@ pub struct Cluster {
 }
 
 impl Server {
+    /// The process id of its postmaster.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn postmaster(&self) -> io::Result<u32> {
+        let file = fs::read_to_string(self.data.join("postmaster.pid"))?;
+        file.lines().next().unwrap_or_default().parse().map_err(io::Error::other)
+    }
+
     /// Its URL, as user `postgres` in the database `postgres`.
     #[must_use]
     pub fn url(&self) -> String {
@@ -282,8 +291,7 @@ impl Cluster {
     /// # Errors
     /// It is not running.
     pub fn kill(&self, server: &Server) -> io::Result<()> {
-        let pid = fs::read_to_string(server.data.join("postmaster.pid"))?;
-        let pid = pid.lines().next().unwrap_or_default().to_owned();
+        let pid = server.postmaster()?.to_string();
         // Its children notice within moments; until then a new start would be refused.
         let status = Command::new("kill").args(["-KILL", &pid]).status()?;
         if !status.success() {

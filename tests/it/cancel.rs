@@ -232,8 +232,7 @@ struct Deaf(u32);
 
 impl Deaf {
     fn new(server: &Server) -> Self {
-        let postmaster = std::fs::read_to_string(server.data.join("postmaster.pid")).unwrap();
-        let pid = postmaster.lines().next().unwrap().parse().unwrap();
+        let pid = server.postmaster().unwrap();
         signal("-STOP", pid);
         Self(pid)
     }

@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 use tidegate::demo::cluster::wait_until;
 
+use crate::support::proxy::signal;
+
 fn demo(temporary: &Path) -> Command {
     fs::create_dir_all(temporary).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
@@ -43,8 +45,8 @@ fn an_unattended_run_ends_with_one_json_object_and_leaves_nothing_behind() {
 
 #[test]
 fn whatever_ends_the_demo_ends_all_that_it_started() {
-    for signal in ["-INT", "-KILL"] {
-        let dir = place(&format!("end{signal}"));
+    for end in ["-INT", "-KILL"] {
+        let dir = place(&format!("end{end}"));
         let mut child = demo(&dir).stdout(Stdio::null()).spawn().unwrap();
         let guarded = || {
             let cluster = fs::read_dir(&dir).ok()?.next()?.ok()?.path();
@@ -56,7 +58,7 @@ fn whatever_ends_the_demo_ends_all_that_it_started() {
         };
         wait_until("the demo runs", || guarded().is_some()).unwrap();
         let (proxy, server) = guarded().unwrap();
-        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        signal(end, child.id());
         child.wait().unwrap();
         let is_there = |pid: &str| {
             // A process that has ended and that nobody has asked about is gone, too.

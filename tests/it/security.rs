@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use crate::support::Proxy;
 use crate::support::certs::Certs;
 use crate::support::guarded::{guarded, reload, set_rules};
-use crate::support::proxy::{PATIENCE, connect, rows, sqlstate, value};
+use crate::support::proxy::{PATIENCE, connect, rows, signal, sqlstate, value};
 use crate::support::psql::{answers, err, is_told, out, psql};
 
 /// SCRAM, or md5 for roles of whom that is stored.
@@ -439,14 +439,7 @@ async fn nodes_are_reached_as_sslmode_says() {
         let rules = "hostssl all postgres all cert\nhostnossl all postgres 127.0.0.1/32 reject\n\
                      host replication postgres 127.0.0.1/32 trust\nhostssl all all all scram-sha-256\n";
         fs::write(server.data.join("pg_hba.conf"), rules).unwrap();
-        let pid: u32 = fs::read_to_string(server.data.join("postmaster.pid"))
-            .unwrap()
-            .lines()
-            .next()
-            .unwrap()
-            .parse()
-            .unwrap();
-        assert!(Command::new("kill").args(["-HUP", &pid.to_string()]).status().unwrap().success());
+        signal("-HUP", server.postmaster().unwrap());
     }
     let own = format!("sslcert={}&sslkey={}", certs.path("postgres.crt"), certs.path("postgres.key"));
     for rest in [format!("sslmode=verify-ca&sslrootcert={root}&{own}"), format!("sslmode=allow&{own}")] {
