@@ -89,7 +89,7 @@ async fn control(mut settings: Settings, reload: Reload, timers: Timers) -> Exit
         let auth = &settings.load().auth;
         (auth.query.clone(), auth.cache)
     };
-    let monitor = Monitor::start(settings.clone(), connectors.clone(), workers, clock, query, ttl);
+    let (monitor, watch) = Monitor::start(settings.clone(), connectors.clone(), workers, clock, query, ttl);
     let catalogs = Catalogs::start(settings.clone(), monitor.topology.clone(), connectors.clone());
     for node in &settings.load().nodes {
         // Most clients use the database that the monitor is told of: it is known when they come.
@@ -121,7 +121,7 @@ async fn control(mut settings: Settings, reload: Reload, timers: Timers) -> Exit
         workers: doors.into(),
     };
     // The first worker polls.
-    let mut watch = Some(monitor.watch);
+    let mut watch = Some(watch);
     for (number, mailbox) in mailboxes.into_iter().enumerate() {
         let polls = monitor.polls.handle(number);
         if let Err(error) = start_worker(number, &shared, &metrics, polls, mailbox, watch.take()) {

@@ -106,7 +106,7 @@ impl Handle {
     }
 
     /// Whether a wait was cancelled since the last call.
-    pub fn take_cancelled(&self) -> bool {
+    fn take_cancelled(&self) -> bool {
         self.cancelled.take()
     }
 

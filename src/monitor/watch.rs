@@ -45,11 +45,9 @@ pub struct Monitor {
     pub polls: Arc<Polls>,
     /// What logins need to know of roles.
     pub verifiers: Arc<Verifiers>,
-    /// The polling itself.
-    pub watch: Watch,
 }
 
-/// What it takes to poll. It is to be begun on the thread of a worker: sessions that wait for a poll are there, so that
+/// What it takes to poll. It is to be run on the thread of a worker: sessions that wait for a poll are there, so that
 /// neither asking for it nor hearing of it wakes a thread, and a worker that has much to do is awake already when an answer
 /// comes. (On a thread of its own, a poll took 47 us of CPU time, half of it for sleeping and waking.)
 pub struct Watch {
@@ -75,8 +73,8 @@ struct Publisher {
 }
 
 impl Monitor {
-    /// Starts what answers questions about roles, on the local runtime of this thread, and prepares to poll. `auth_query`
-    /// and `auth_ttl` are for [`Verifiers::start`].
+    /// Starts what answers questions about roles, on the local runtime of this thread, and prepares to poll: that
+    /// begins where the second is run. `auth_query` and `auth_ttl` are for [`Verifiers::start`].
     #[must_use]
     pub fn start(
         settings: Arc<Published<Settings>>,
@@ -85,7 +83,7 @@ impl Monitor {
         clock: Clock,
         auth_query: Option<String>,
         auth_ttl: Duration,
-    ) -> Self {
+    ) -> (Self, Watch) {
         let names: Vec<_> = settings.load().nodes.iter().map(|n| n.name.clone()).collect();
         let observer = Observer::new(&names);
         let topology = Published::new(observer.topology().clone());
@@ -100,7 +98,7 @@ impl Monitor {
         );
         let (shown, counted) = (topology.clone(), polls.clone());
         let watch = Watch { observer, settings, connectors, topology: shown, polls: counted, clock };
-        Self { topology, polls, verifiers, watch }
+        (Self { topology, polls, verifiers }, watch)
     }
 }
 

@@ -10,7 +10,6 @@ use tidegate::auth::RoleSecret;
 use tidegate::demo::cluster::Cluster;
 use tidegate::monitor::{Clock, LookupError, Monitor, Published, Verifiers};
 use tidegate::net::Connector;
-use tidegate::topology::Topology;
 use tokio::task::LocalSet;
 
 use crate::support::{Proxy, shared};
@@ -43,25 +42,18 @@ pub(crate) fn set_up(admin: &str, user: &str) {
     }
 }
 
-/// What a monitor shows.
-struct Shown {
-    topology: Arc<Published<Topology>>,
-    verifiers: Arc<Verifiers>,
-}
-
 /// A monitor of its own, and its clock. To be called in a `LocalSet`.
-async fn monitor(urls: Vec<String>, query: Option<&str>, ttl: Duration) -> (Shown, Clock) {
+async fn monitor(urls: Vec<String>, query: Option<&str>, ttl: Duration) -> (Monitor, Clock) {
     let args = RunArgs { nodes: urls, auth: Some("trust".to_owned()), ..RunArgs::default() };
     let (settings, clock) = (load::load(&args).unwrap(), Clock::start());
     let connectors = settings.nodes.iter().map(|n| Connector::new(n).unwrap()).collect();
     let query = query.map(str::to_owned);
-    let Monitor { topology, verifiers, watch, .. } =
-        Monitor::start(Published::new(settings), connectors, 1, clock, query, ttl);
+    let (monitor, watch) = Monitor::start(Published::new(settings), connectors, 1, clock, query, ttl);
     tokio::task::spawn_local(watch.run());
-    while topology.load().nodes.iter().any(|n| !n.up) {
+    while monitor.topology.load().nodes.iter().any(|n| !n.up) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    (Shown { topology, verifiers }, clock)
+    (monitor, clock)
 }
 
 fn password(found: Result<Option<RoleSecret>, LookupError>, clock: Clock) -> Option<String> {
