@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use super::judge::{Brief, Verdict};
 use super::known::KnownTexts;
 use super::prepared::ClientStatements;
-use crate::sql::{Access, Dialect, Names};
+use crate::sql::{Dialect, Names};
 use crate::wire::client::{self, Bind, Parse, Target, tag};
 use crate::wire::{Frame, FrameError};
 
@@ -80,25 +80,28 @@ pub struct Unit {
     pub mixed: bool,
     /// Where the last Parse message for the unnamed statement stands, from its tag to its end.
     pub unnamed: Option<(usize, usize)>,
+    /// [`Self::is_judged`] and [`Self::is_read`], which are asked for many times.
+    judged: bool,
+    reads: bool,
 }
 
 impl Unit {
     /// Whether all of it is there, so that it can be judged, and sent again if need be.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.end != End::Open
+        !matches!(self.end, End::Open)
     }
 
     /// Whether all of it was judged, and nothing in it can write.
     #[must_use]
     pub fn is_read(&self) -> bool {
-        self.is_judged() && self.verdict.texts > 0 && self.verdict.access() == Access::Read
+        self.reads
     }
 
     /// Whether all of it was judged.
     #[must_use]
     pub fn is_judged(&self) -> bool {
-        self.is_whole() && !self.unread && !self.unknown && !self.function_call
+        self.judged
     }
 }
 
@@ -200,6 +203,9 @@ impl Collector {
 
     fn message(&mut self, frame: Frame, body: &[u8], context: &Context<'_>) -> Option<Collected> {
         let first = self.started.is_none();
+        if first && frame.tag == tag::QUERY {
+            return Some(query(frame, body, context));
+        }
         let mut started = self.started.unwrap_or(Started::new(true));
         match frame.tag {
             tag::QUERY => {
@@ -211,7 +217,7 @@ impl Collector {
                 started.follows(first);
                 self.at += frame.len;
                 self.started = Some(started);
-                return Some(self.finish_as(End::Closed, false, first));
+                return Some(self.finish(End::Closed, false));
             }
             tag::PARSE => {
                 let Some(parse) = Parse::read(body) else {
@@ -307,18 +313,15 @@ impl Collector {
     }
 
     fn finish(&mut self, end: End, unread: bool) -> Collected {
-        self.finish_as(end, unread, false)
-    }
-
-    fn finish_as(&mut self, end: End, unread: bool, simple: bool) -> Collected {
         let Self { at, verdict, started, .. } = std::mem::take(self);
         let started = started.unwrap_or(Started::new(true));
-        let sync_only = at == client::SYNC_MESSAGE.len() && end == End::Closed && !simple;
+        let sync_only = at == client::SYNC_MESSAGE.len() && end == End::Closed;
+        let judged = end != End::Open && !unread && !started.unknown && !started.function_call;
         Collected::Unit(Unit {
             len: at,
             end,
             verdict,
-            simple,
+            simple: false,
             named: started.named,
             any: !sync_only,
             only_closes: started.only_closes && end != End::Open,
@@ -328,6 +331,8 @@ impl Collector {
             ends_copy: started.ends_copy,
             mixed: started.mixed,
             unnamed: started.unnamed,
+            judged,
+            reads: judged && verdict.is_read(),
         })
     }
 
@@ -339,6 +344,30 @@ impl Collector {
         *self = Self::default();
         found
     }
+}
+
+/// A unit of its own.
+fn query(frame: Frame, body: &[u8], context: &Context<'_>) -> Collected {
+    let Some(text) = client::query(body) else { return Collected::Malformed(frame.tag) };
+    let mut verdict = Verdict::default();
+    verdict.fold(&context.judge(text));
+    Collected::Unit(Unit {
+        len: frame.len,
+        end: End::Closed,
+        verdict,
+        simple: true,
+        named: false,
+        any: true,
+        only_closes: false,
+        unread: false,
+        unknown: false,
+        function_call: false,
+        ends_copy: false,
+        mixed: false,
+        unnamed: None,
+        judged: true,
+        reads: verdict.is_read(),
+    })
 }
 
 impl Started {

@@ -110,6 +110,12 @@ impl Brief {
 }
 
 impl Verdict {
+    /// Whether there are texts, and none of them can write.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.texts > 0 && matches!(self.access(), Access::Read)
+    }
+
     /// Takes in the next text of the unit.
     pub fn fold(&mut self, class: &Brief) {
         if self.hint == Hints::default() {
