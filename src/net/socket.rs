@@ -136,6 +136,16 @@ impl Socket {
     /// Whether an idle connection is still open and has nothing to say: the operating system is not
     /// asked unless it has reported something.
     pub fn is_quiet(&self) -> bool {
+        let reported = match self {
+            Self::Tcp(s) => s.try_io(Interest::READABLE, || Ok(())),
+            Self::Unix(s) => s.try_io(Interest::READABLE, || Ok(())),
+        };
+        reported.is_err() || self.has_nothing()
+    }
+
+    /// The same where it has reported something, maybe long ago.
+    #[cold]
+    fn has_nothing(&self) -> bool {
         let mut room = [0; 1];
         let mut buffer = ReadBuf::new(&mut room);
         let mut cx = Context::from_waker(std::task::Waker::noop());
