@@ -44,7 +44,8 @@ struct Share {
 pub struct Permit {
     limits: Arc<Limits>,
     node: NodeId,
-    worker: usize,
+    /// Its number, of which there are 64.
+    worker: u16,
     ending: bool,
 }
 
@@ -167,6 +168,7 @@ impl Limits {
     }
 
     fn permit(self: &Arc<Self>, node: NodeId, worker: usize) -> Permit {
+        let worker = u16::try_from(worker).unwrap_or(u16::MAX);
         Permit { limits: self.clone(), node, worker, ending: false }
     }
 
@@ -231,7 +233,7 @@ impl Permit {
         let Some(limit) = self.limits.node(self.node).filter(|_| !self.ending) else { return };
         self.ending = true;
         limit.ending.fetch_add(1, Ordering::SeqCst);
-        if let Some(share) = limit.shares.get(self.worker) {
+        if let Some(share) = limit.shares.get(usize::from(self.worker)) {
             share.held.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -242,7 +244,7 @@ impl Drop for Permit {
         let Some(limit) = self.limits.node(self.node) else { return };
         if self.ending {
             limit.ending.fetch_sub(1, Ordering::SeqCst);
-        } else if let Some(share) = limit.shares.get(self.worker) {
+        } else if let Some(share) = limit.shares.get(usize::from(self.worker)) {
             share.held.fetch_sub(1, Ordering::Relaxed);
         }
         if limit.wanted.load(Ordering::SeqCst) > 0 {

@@ -49,25 +49,37 @@ pub enum Note {
 pub type Numbered = (u32, Note);
 
 /// The notes of a unit, in the order of their statements.
+///
+/// Most units have none, and each has room for them while it runs.
 #[derive(Debug, Default)]
-pub struct Notes(VecDeque<Numbered>);
+pub struct Notes(Option<Box<Left>>);
+
+#[derive(Debug)]
+struct Left(VecDeque<Numbered>);
 
 impl Notes {
     /// The next one of the statement of that number, which has completed.
     pub fn take(&mut self, number: u32) -> Option<Note> {
-        let (of, _) = self.0.front()?;
-        if *of > number { None } else { self.0.pop_front().map(|(_, note)| note) }
+        let Left(left) = &mut **self.0.as_mut()?;
+        let (of, _) = left.front()?;
+        if *of > number { None } else { left.pop_front().map(|(_, note)| note) }
     }
 
     /// Whether there is none left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.as_ref().is_none_or(|left| left.0.is_empty())
     }
 
     /// No statement will complete any more.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.0 = None;
+    }
+}
+
+impl From<VecDeque<Numbered>> for Notes {
+    fn from(notes: VecDeque<Numbered>) -> Self {
+        Self((!notes.is_empty()).then(|| Box::new(Left(notes))))
     }
 }
 
@@ -170,7 +182,7 @@ pub fn notes(unit: &[u8], names: &dyn Names, dialect: Dialect, prepared: &Client
         }
         rest = rest.get(frame.len..).unwrap_or_default();
     }
-    Notes(found)
+    found.into()
 }
 
 fn note(statement: &Statement<'_>, mut add: impl FnMut(Note)) {
@@ -237,7 +249,10 @@ mod tests {
     use bytes::BytesMut;
 
     fn read(unit: &[u8], prepared: &ClientStatements) -> VecDeque<Numbered> {
-        notes(unit, &Catalog::builtin(), Dialect { standard_conforming_strings: true }, prepared).0
+        notes(unit, &Catalog::builtin(), Dialect { standard_conforming_strings: true }, prepared)
+            .0
+            .map(|left| left.0)
+            .unwrap_or_default()
     }
 
     #[test]
@@ -305,7 +320,7 @@ mod tests {
     #[test]
     fn a_note_is_taken_when_its_statement_completes() {
         let notes = [(0, Note::DeallocateAll), (2, Note::TransactionEnd), (2, Note::DiscardAll)];
-        let mut notes = Notes(notes.into());
+        let mut notes = Notes::from(VecDeque::from(notes));
         assert_eq!(notes.take(0), Some(Note::DeallocateAll));
         assert_eq!((notes.take(0), notes.take(1)), (None, None));
         assert_eq!(notes.take(2), Some(Note::TransactionEnd));
@@ -316,7 +331,8 @@ mod tests {
     /// With a search for each of them this would not end.
     #[test]
     fn each_note_is_taken_from_the_front() {
-        let mut notes = Notes((0..500_000).map(|number| (number, Note::TransactionEnd)).collect());
+        let all: VecDeque<_> = (0..500_000).map(|number| (number, Note::TransactionEnd)).collect();
+        let mut notes = Notes::from(all);
         for number in 0..500_000 {
             assert_eq!((notes.take(number), notes.take(number)), (Some(Note::TransactionEnd), None));
         }

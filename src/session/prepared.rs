@@ -194,12 +194,27 @@ impl Statements {
 pub struct Unnamed {
     /// Its number; 0 if there is none.
     pub number: u64,
+    /// Boxed, as many clients never have one. Its room stays when there is none any more.
+    said: Option<Box<Said>>,
+}
+
+/// What is known of an unnamed statement.
+#[derive(Debug, Default)]
+pub struct Said {
     /// Its text.
     pub text: Vec<u8>,
     /// Count and oids of the parameter types as in its Parse message.
     pub types: Vec<u8>,
     /// What was found out about its text.
-    pub findings: Findings,
+    findings: Findings,
+}
+
+impl Unnamed {
+    /// What is known of it; `None` if there is none.
+    #[must_use]
+    pub fn said(&self) -> Option<&Said> {
+        self.said.as_deref().filter(|_| self.number != 0)
+    }
 }
 
 /// A statement on the session's own server.
@@ -245,8 +260,7 @@ impl ClientStatements {
     #[must_use]
     pub fn known(&self, name: &[u8]) -> Option<(&[u8], &Findings)> {
         if name.is_empty() {
-            let unnamed = &self.unnamed;
-            return (unnamed.number != 0).then_some((&unnamed.text, &unnamed.findings));
+            return self.unnamed.said().map(|said| (&*said.text, &said.findings));
         }
         if let Some(statement) = self.named.get(name) {
             return Some((&statement.text, &statement.findings));
@@ -331,11 +345,12 @@ impl ClientStatements {
     /// Remembers the unnamed statement.
     pub fn set_unnamed(&mut self, number: u64, text: &[u8], types: &[u8]) {
         self.unnamed.number = number;
-        self.unnamed.findings = Findings::default();
-        self.unnamed.text.clear();
-        self.unnamed.text.extend_from_slice(text);
-        self.unnamed.types.clear();
-        self.unnamed.types.extend_from_slice(types);
+        let said = self.unnamed.said.get_or_insert_default();
+        said.findings = Findings::default();
+        said.text.clear();
+        said.text.extend_from_slice(text);
+        said.types.clear();
+        said.types.extend_from_slice(types);
     }
 
     /// Forgets the unnamed statement, as a simple Query does.

@@ -268,13 +268,13 @@ impl Translator<'_> {
             }
             let before = Some(Before::Unnamed { client: None, server: self.server.unnamed });
             self.server.unnamed = unnamed.number;
-            if unnamed.number == 0 {
+            if let Some(said) = unnamed.said() {
+                build::parse(out, b"", &said.text, &said.types);
+                self.replies.expect(Expect::Parse { own: true, statement: None, before });
+            } else {
                 // The server still has somebody else's, which this client must not run.
                 build::close_statement(out, b"");
                 self.replies.expect(Expect::Close { own: true, before });
-            } else {
-                build::parse(out, b"", &unnamed.text, &unnamed.types);
-                self.replies.expect(Expect::Parse { own: true, statement: None, before });
             }
             return None;
         }
