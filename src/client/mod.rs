@@ -9,6 +9,7 @@ pub mod asked;
 mod bonds;
 pub mod cancel;
 pub mod enter;
+mod exchange;
 pub mod handshake;
 pub mod keyring;
 pub mod lease;
@@ -23,6 +24,7 @@ pub mod serve;
 pub mod texts;
 pub mod tunnel;
 pub mod unit;
+mod want;
 pub mod waiters;
 pub mod worker;
 

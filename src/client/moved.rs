@@ -75,7 +75,7 @@ impl Client {
                 // The first of its statements may end the transaction, and then the others must not run there.
                 Err(match self.answer_lost(unit, Lost::Told).await {
                     Some(life) => life,
-                    None => Box::pin(self.run_placed(unit)).await,
+                    None => Box::pin(self.run(unit)).await,
                 })
             }
         }
@@ -89,8 +89,7 @@ impl Client {
             Access::Primary(reason) => Why::Statement(reason),
             Access::Read => Why::Unjudged,
         };
-        let now = self.worker.now();
-        let (mut lease, place) = self.reach(unit, &mut Tries::on_primary(why), now).await?;
+        let (mut lease, place) = self.reach(unit, &mut Tries::on_primary(why)).await?;
         // While a connection was made, say.
         if self.handle.was_meant() {
             self.give_back(lease);

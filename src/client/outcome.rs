@@ -4,18 +4,17 @@ use bytes::Buf;
 
 use super::place::{Place, cancelled};
 use super::serve::{Client, Life};
-use super::unit::TransactionKind;
+use super::unit::{Cut, Ended, TransactionKind};
 use crate::monitor::PollsHandle;
 use crate::pool::Lease;
-use crate::relay::exchange::Farewell;
-use crate::relay::{Outcome, Reached};
+use crate::relay::{Farewell, Outcome, Reached};
 use crate::route::Open;
 use crate::server::Connection;
 use crate::session::Unit;
 use crate::session::local;
 use crate::session::state::{Bonds, LastRoute, Lost};
 use crate::sql::Effects;
-use crate::topology::Role;
+use crate::topology::{Role, Topology};
 use crate::wire::build::{self, Report};
 use crate::wire::server::Status;
 use crate::wire::sqlstate;
@@ -28,19 +27,12 @@ pub(super) fn open(polls: &PollsHandle, connection: &Connection) -> Open {
 
 impl Client {
     /// What a unit leaves: counters, freshness, and a lease that goes back or stays.
-    pub(super) async fn after(
-        &mut self,
-        mut lease: Lease,
-        place: Place,
-        unit: &Unit,
-        outcome: Outcome,
-    ) -> Life {
+    #[inline]
+    pub(super) fn after(&mut self, mut lease: Lease, place: Place, unit: &Unit, outcome: Outcome) -> Ended {
         let hunted = self.handle.rests();
         lease.connection.tainted |= hunted;
         if matches!(outcome, Outcome::Cancelled) {
-            // It has left nothing, neither here nor there.
-            self.keep_or_give_back(lease);
-            return Box::pin(self.give_up(unit, &cancelled())).await;
+            return Ended::Early(Box::new(Cut { lease, place, outcome }));
         }
         let is_read = self.transaction == TransactionKind::ReadOnly;
         self.worker.metrics.unit(place.node, is_read, place.why);
@@ -57,21 +49,26 @@ impl Client {
         match outcome {
             Outcome::Done(Status::Idle) => {
                 self.sets = false;
-                self.record(&lease.connection);
+                let topology = self.worker.topology();
+                self.record(&lease.connection, &topology);
                 if std::mem::take(&mut self.defines) {
                     self.catalog.refresh();
                 }
                 if self.session.bonds == Bonds::InDoubt {
-                    return Box::pin(self.ask_what_binds(lease, place)).await;
+                    return Ended::Early(Box::new(Cut { lease, place, outcome }));
                 }
-                self.keep_or_give_back(lease);
-                Life::GoesOn
+                if self.session.pins.is_empty() {
+                    self.give_back_by(lease, &topology);
+                } else {
+                    self.lease = Some(lease);
+                }
+                Ended::Unit(Life::GoesOn)
             }
             Outcome::Done(_) => {
                 self.lease = Some(lease);
-                Life::GoesOn
+                Ended::Unit(Life::GoesOn)
             }
-            cut => Box::pin(self.cut_short(lease, place, unit, cut)).await,
+            outcome => Ended::Early(Box::new(Cut { lease, place, outcome })),
         }
     }
 
@@ -83,12 +80,22 @@ impl Client {
         }
     }
 
-    /// The unit did not come to its end.
-    async fn cut_short(&mut self, lease: Lease, place: Place, unit: &Unit, outcome: Outcome) -> Life {
-        tracing::debug!(node = ?place.node, why = place.why.label(), ?outcome, "a unit was cut short");
+    /// The unit did not come to its usual end.
+    pub(super) async fn cut_short(&mut self, unit: &Unit, cut: Box<Cut>) -> Life {
+        let Cut { lease, place, outcome } = *cut;
+        if !matches!(outcome, Outcome::Done(_) | Outcome::Cancelled) {
+            tracing::debug!(node = ?place.node, why = place.why.label(), ?outcome, "a unit was cut short");
+        }
         match outcome {
+            // No text tells whether something binds the session now.
+            Outcome::Done(_) => self.ask_what_binds(lease, place).await,
+            Outcome::Cancelled => {
+                // It has left nothing, neither here nor there.
+                self.keep_or_give_back(lease);
+                self.give_up(unit, &cancelled()).await
+            }
             Outcome::ClientGone => {
-                self.record(&lease.connection);
+                self.record(&lease.connection, &self.worker.topology());
                 if std::mem::take(&mut self.defines) {
                     self.catalog.refresh();
                 }
@@ -134,8 +141,8 @@ impl Client {
                 let message = "cached plan must not change result type";
                 self.fail(unit, &Report::error(sqlstate::FEATURE_NOT_SUPPORTED, message)).await
             }
-            // None comes here: the first is run elsewhere, the others are no ends before their time.
-            Outcome::Refused(_) | Outcome::Done(_) | Outcome::Cancelled => {
+            // It was to be run elsewhere.
+            Outcome::Refused(_) => {
                 self.end_lease(lease);
                 self.fatal(&Report::fatal(
                     sqlstate::CONNECTION_EXCEPTION,
@@ -147,13 +154,12 @@ impl Client {
     }
 
     /// What the end of a transaction on a connection means for freshness.
-    pub(super) fn record(&mut self, connection: &Connection) {
-        let topology = self.worker.topology();
+    pub(super) fn record(&mut self, connection: &Connection, topology: &Topology) {
         let open = open(&self.worker.polls, connection);
         if self.transaction == TransactionKind::ReadOnly {
-            self.session.freshness.read_on(open, &topology, self.session.level);
+            self.session.freshness.read_on(open, topology, self.session.level);
         } else {
-            self.session.freshness.wrote(open, &topology);
+            self.session.freshness.wrote(open, topology);
         }
         // What was seen on a standby keeps its session from other standbys only until the next poll, which is soon enough.
         if topology.node(connection.node).is_none_or(|n| n.role != Role::Replica) {
@@ -170,15 +176,19 @@ impl Client {
         }
     }
 
-    pub(super) fn give_back(&mut self, lease: Lease) {
+    pub(super) fn give_back(&self, lease: Lease) {
+        self.give_back_by(lease, &self.worker.topology());
+    }
+
+    fn give_back_by(&self, lease: Lease, topology: &Topology) {
         let settings = self.worker.settings();
         let age = self.worker.age(&settings);
-        self.worker.pools.borrow_mut().give_back(lease, &self.worker.topology(), age);
+        self.worker.pools.borrow_mut().give_back(lease, topology, age);
     }
 
     pub(super) fn end_lease(&mut self, lease: Lease) {
         // Sent but not answered: it may have taken effect.
-        self.record(&lease.connection);
+        self.record(&lease.connection, &self.worker.topology());
         self.worker.pools.borrow_mut().end(lease);
         self.session.abandon();
         if std::mem::take(&mut self.defines) {

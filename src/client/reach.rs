@@ -79,24 +79,14 @@ impl Tries {
 }
 
 impl Client {
-    /// A connection to where the unit is to run: at once if a node that may serve it has an idle one.
+    /// A connection to where the unit is to run.
     ///
     /// # Errors
     /// What the client is to be told.
-    #[inline]
-    pub(super) async fn reach(
-        &mut self,
-        unit: &Unit,
-        tries: &mut Tries,
-        now: Duration,
-    ) -> Result<(Lease, Place), Report> {
-        match self.find(unit, tries, now)? {
-            (Look::Go(place), Some(Step::Lease(lease))) => {
-                self.worker.metrics.added_latency(Duration::ZERO);
-                Ok((lease, place))
-            }
-            found => Box::pin(self.reach_in_time(unit, tries, now, found)).await,
-        }
+    pub(super) async fn reach(&mut self, unit: &Unit, tries: &mut Tries) -> Result<(Lease, Place), Report> {
+        let now = self.worker.now();
+        let found = self.find(unit, tries, now)?;
+        self.reach_in_time(unit, tries, now, found).await
     }
 
     /// A connection to a replica that may serve the unit now; `None` if there is none to be had without waiting in line.
@@ -160,7 +150,12 @@ impl Client {
 
     /// Looks for a place, and for a connection there if there is one: both by the same topology.
     #[inline]
-    fn find(&mut self, unit: &Unit, tries: &Tries, now: Duration) -> Result<(Look, Option<Step>), Report> {
+    pub(super) fn find(
+        &mut self,
+        unit: &Unit,
+        tries: &Tries,
+        now: Duration,
+    ) -> Result<(Look, Option<Step>), Report> {
         let topology = self.worker.topology();
         let ask = self.ask(unit, tries, &self.worker.settings())?;
         let found = look(&self.worker, &topology, &mut self.session, &ask, now)?;
@@ -173,7 +168,7 @@ impl Client {
 
     /// Goes on where nothing was to be had at once: waits for freshness, for a connection, or makes one, and tries
     /// another node if one takes no connections.
-    async fn reach_in_time(
+    pub(super) async fn reach_in_time(
         &mut self,
         unit: &Unit,
         tries: &mut Tries,

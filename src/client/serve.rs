@@ -5,6 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{self, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 
@@ -17,7 +18,7 @@ use super::worker::Worker;
 use crate::monitor::{CatalogCell, Latest};
 use crate::net::Stream;
 use crate::net::buffers::make_room;
-use crate::net::timers::sleep;
+use crate::net::timers::timeout;
 use crate::pool::{Lease, Member, PoolKey};
 use crate::relay::own_notification;
 use crate::session::collect::End;
@@ -87,7 +88,17 @@ enum Woken {
 impl Client {
     /// From its first unit to its end.
     pub(super) async fn live(&mut self) {
-        while self.step().await == Life::GoesOn {}
+        loop {
+            let life = match &self.next() {
+                Some(Collected::Unit(unit)) => self.unit(unit).await,
+                Some(Collected::More) => self.more().await,
+                Some(odd) => Box::pin(self.answer_odd(*odd)).await,
+                None => Box::pin(self.skip_to_sync()).await,
+            };
+            if life == Life::Ends {
+                break;
+            }
+        }
         self.worker.metrics.pinned(self.counted_pins.kinds(), []);
         // Whatever is still open ends with its server connection.
         if let Some(lease) = self.lease.take() {
@@ -96,27 +107,19 @@ impl Client {
         }
     }
 
-    /// Takes the next unit, or more bytes.
-    async fn step(&mut self) -> Life {
+    /// What stands at the start of the input; `None` if it is to be skipped up to the next Sync.
+    fn next(&mut self) -> Option<Collected> {
         if self.skip > 0 {
             let n = self.skip.min(self.input.len());
             self.input.advance(n);
             self.skip -= n;
         }
         if self.skip > 0 || self.input.is_empty() {
-            return self.more().await;
+            return Some(Collected::More);
         }
         if self.session.skipping {
-            return Box::pin(self.skip_to_sync()).await;
+            return None;
         }
-        match self.collect() {
-            Collected::More => self.more().await,
-            Collected::Unit(unit) => self.unit(&unit).await,
-            odd => Box::pin(self.answer_odd(odd)).await,
-        }
-    }
-
-    fn collect(&mut self) -> Collected {
         let names = self.names.get();
         let context = collect::Context {
             names: &**names,
@@ -124,7 +127,7 @@ impl Client {
             statements: &self.session.statements,
             known: &self.worker.known,
         };
-        self.collector.collect(&self.input, &context)
+        Some(self.collector.collect(&self.input, &context))
     }
 
     /// Something else than a unit.
@@ -181,47 +184,58 @@ impl Client {
         if self.input.is_empty() {
             self.worker.buffers.borrow_mut().give(std::mem::take(&mut self.input));
         }
-        match self.woken().await {
+        let idle = self.session.status == Status::Idle;
+        let limit = self.session.settings.marks().idle_timeout.filter(|_| idle && self.input.is_empty());
+        // Whoever has slept and is woken has most likely something to read: it is read without asking first.
+        let mut slept = false;
+        let woken = match limit {
+            None => poll_fn(|cx| self.poll_woken(cx, &mut slept)).await,
+            Some(limit) => Box::pin(self.woken_within(limit)).await,
+        };
+        match woken {
             Woken::Client(Ok(n)) if n > 0 => Life::GoesOn,
             Woken::Client(_) => Life::Ends,
-            Woken::Server => Box::pin(self.hear_server()).await,
-            Woken::Leave => Box::pin(self.fatal(&shutting_down())).await,
-            Woken::Idle => {
-                let report =
-                    Report::fatal(IDLE_TIMEOUT, "terminating connection due to idle-session timeout");
-                Box::pin(self.fatal(&report)).await
-            }
+            woken => Box::pin(self.heed(woken)).await,
         }
     }
 
-    async fn woken(&mut self) -> Woken {
-        let idle = self.session.status == Status::Idle;
-        let limit = self.session.settings.marks().idle_timeout.filter(|_| idle && self.input.is_empty());
-        // Of the two ends of the connection this is the one that is idle: the server may serve others.
-        let mut limit = limit.map(|limit| Box::pin(sleep(limit)));
-        // Whoever has slept and is woken has most likely something to read: it is read without asking first.
+    /// Of the two ends of the connection the client's is the one that is idle: the server may serve others.
+    async fn woken_within(&mut self, limit: Duration) -> Woken {
         let mut slept = false;
-        poll_fn(|cx| {
-            self.handle.listen(cx.waker());
-            if (std::mem::replace(&mut slept, true) || self.stream.poll_readable(cx).is_ready())
-                && let Poll::Ready(read) = self.poll_read(cx)
-            {
-                return Poll::Ready(Woken::Client(read));
+        let woken = poll_fn(|cx| self.poll_woken(cx, &mut slept));
+        timeout(limit, woken).await.unwrap_or(Woken::Idle)
+    }
+
+    fn poll_woken(&mut self, cx: &mut task::Context<'_>, slept: &mut bool) -> Poll<Woken> {
+        self.handle.listen(cx.waker());
+        if (std::mem::replace(slept, true) || self.stream.poll_readable(cx).is_ready())
+            && let Poll::Ready(read) = self.poll_read(cx)
+        {
+            return Poll::Ready(Woken::Client(read));
+        }
+        if let Some(lease) = &self.lease
+            && (lease.connection.has_message() || lease.connection.stream.poll_readable(cx).is_ready())
+        {
+            return Poll::Ready(Woken::Server);
+        }
+        if self.handle.is_leaving() && self.session.status == Status::Idle {
+            return Poll::Ready(Woken::Leave);
+        }
+        Poll::Pending
+    }
+
+    /// Something else has come than more from the client.
+    async fn heed(&mut self, woken: Woken) -> Life {
+        match woken {
+            Woken::Client(_) => Life::GoesOn,
+            Woken::Server => self.hear_server().await,
+            Woken::Leave => self.fatal(&shutting_down()).await,
+            Woken::Idle => {
+                let report =
+                    Report::fatal(IDLE_TIMEOUT, "terminating connection due to idle-session timeout");
+                self.fatal(&report).await
             }
-            if let Some(lease) = &self.lease
-                && (lease.connection.has_message() || lease.connection.stream.poll_readable(cx).is_ready())
-            {
-                return Poll::Ready(Woken::Server);
-            }
-            if self.handle.is_leaving() && idle {
-                return Poll::Ready(Woken::Leave);
-            }
-            if limit.as_mut().is_some_and(|limit| limit.as_mut().poll(cx).is_ready()) {
-                return Poll::Ready(Woken::Idle);
-            }
-            Poll::Pending
-        })
-        .await
+        }
     }
 
     fn poll_read(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<usize>> {

@@ -1,33 +1,29 @@
 //! One unit: judged, placed, run, and run again elsewhere where that is provably safe.
 
-use std::io;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 
 use super::accept::Entrance;
-use super::place::{Place, cancelled};
+use super::place::{Look, Place, cancelled};
 use super::reach::Tries;
 use super::serve::{Client, Life};
 use crate::pool::Lease;
-use crate::relay::exchange::{ClientSide, Farewell, Plan};
+use crate::pool::pools::Step;
 use crate::relay::heal::Refusal;
-use crate::relay::{Exchange, Outcome, Reached, SettleError};
-use crate::route::{RouteHint, Want, Why};
+use crate::relay::{Outcome, Reached};
+use crate::route::Why;
+use crate::session::Unit;
 use crate::session::collect::End;
 use crate::session::local;
-use crate::session::notes::{Notes, notes};
 use crate::session::pins::Pins;
 use crate::session::state::Bonds;
-use crate::session::translate::Sharing;
-use crate::session::undo::NamesBefore;
-use crate::session::{Unit, Verdict};
 use crate::sql::{Access, Effects, Reason};
 use crate::topology::{NodeId, Role};
 use crate::wire::Frame;
 use crate::wire::build::{self, Report};
 use crate::wire::client;
 use crate::wire::server::{Status, tag as server_tag};
-use crate::wire::sqlstate;
 
 /// What the transaction that is under way counts as when it ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,29 +36,79 @@ pub(super) enum TransactionKind {
 }
 
 /// How a unit runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct How {
-    /// If the server refuses it, or dies, before the client has seen anything of the answer, it runs elsewhere.
-    may_heal: bool,
-    /// It is known to be a read.
-    is_read: bool,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// On the server that its session has, and nowhere else.
+    Bound,
+    /// On a server that was found for it.
+    Placed {
+        /// If the server refuses it, or dies, before the client has seen anything of the answer, it runs elsewhere.
+        may_heal: bool,
+        /// It is known to be a read.
+        is_read: bool,
+    },
 }
 
 impl How {
+    pub(super) fn may_heal(self) -> bool {
+        matches!(self, Self::Placed { may_heal: true, .. })
+    }
+
+    pub(super) fn is_read(self) -> bool {
+        matches!(self, Self::Placed { is_read: true, .. })
+    }
+
     /// Whether another node is to run a unit that has ended like that.
-    fn heals(self, outcome: &Outcome) -> bool {
+    pub(super) fn heals(self, outcome: &Outcome) -> bool {
         match outcome {
             Outcome::Refused(_) => true,
-            Outcome::ServerLost { reached, .. } => self.may_heal && *reached != Reached::Client,
+            Outcome::ServerLost { reached, .. } => self.may_heal() && *reached != Reached::Client,
             _ => false,
         }
     }
 }
 
+/// Where a unit runs.
+#[derive(Debug)]
+pub(super) struct At {
+    pub(super) lease: Lease,
+    pub(super) place: Place,
+    pub(super) how: How,
+    /// What bound the session before.
+    pins: Pins,
+}
+
+/// What keeps a unit from running at once.
+enum Slow {
+    /// Its session is in a transaction on that replica, where the unit must not run.
+    Stays(Lease),
+    /// There is no place for it yet, or no connection to that place; it was looked for at that time.
+    Found(Result<(Look, Option<Step>), Report>, Duration),
+}
+
+/// What a unit has come to.
+pub(super) enum Ended {
+    /// It is over.
+    Unit(Life),
+    /// Nothing: it has to be tried elsewhere.
+    Try,
+    /// It did not come to its usual end, or something is to be asked of the server.
+    Early(Box<Cut>),
+}
+
+/// A unit that did not come to its usual end.
+#[derive(Debug)]
+pub(super) struct Cut {
+    pub(super) lease: Lease,
+    pub(super) place: Place,
+    pub(super) outcome: Outcome,
+}
+
 impl Client {
     /// Runs the unit at the start of the input.
     ///
-    /// What seldom happens is boxed wherever it is awaited: a client's task has room for its rarest step all its life.
+    /// What seldom happens is boxed wherever it is awaited: a client's task has room for its rarest step all its life. What
+    /// happens with each unit is awaited in one place, the exchange; all before and behind it are plain functions.
     pub(super) async fn unit(&mut self, unit: &Unit) -> Life {
         self.pending_unit = true;
         self.handle.begins();
@@ -71,14 +117,35 @@ impl Client {
         {
             return life;
         }
-        if self.lease.is_some() {
-            return if self.merely_listens(unit) {
-                Box::pin(self.read_elsewhere(unit)).await
-            } else {
-                self.run_on_lease(unit).await
-            };
+        if self.merely_listens(unit)
+            && let Some(life) = Box::pin(self.read_elsewhere(unit)).await
+        {
+            return life;
         }
-        self.run_placed(unit).await
+        self.run(unit).await
+    }
+
+    /// Runs the unit on the server that the session has, or else on one that it finds for it.
+    pub(super) async fn run(&mut self, unit: &Unit) -> Life {
+        let mut tries = self.tries(unit);
+        loop {
+            let mut at = match self.start(unit, &mut tries) {
+                Ok(at) => at,
+                Err(slow) => match Box::pin(self.start_in_time(unit, &mut tries, slow)).await {
+                    Ok(at) => at,
+                    Err(life) => return life,
+                },
+            };
+            let outcome = self.exchange(&mut at, unit).await;
+            match self.end(at, unit, outcome, &mut tries) {
+                Ended::Unit(life) => return life,
+                Ended::Try if self.handle.was_meant() => {
+                    return Box::pin(self.give_up(unit, &cancelled())).await;
+                }
+                Ended::Try => {}
+                Ended::Early(cut) => return Box::pin(self.cut_short(unit, cut)).await,
+            }
+        }
     }
 
     fn may_need_no_server(&self, unit: &Unit) -> bool {
@@ -133,101 +200,109 @@ impl Client {
 
     /// Whether the unit is a read of a session that nothing but LISTEN binds: its server only has to be there.
     fn merely_listens(&self, unit: &Unit) -> bool {
-        let leaves = unit.verdict.effects.has(Effects::HIDDEN.with(Effects::OPAQUE));
+        let leaves = || unit.verdict.effects.has(Effects::HIDDEN.with(Effects::OPAQUE));
         let listens = self.session.pins == Pins::LISTEN && self.session.bonds == Bonds::Known;
-        listens && self.session.status == Status::Idle && unit.is_read() && unit.is_whole() && !leaves
+        listens
+            && self.lease.is_some()
+            && self.session.status == Status::Idle
+            && unit.is_read()
+            && unit.is_whole()
+            && !leaves()
     }
 
-    /// A read of a session that merely listens: on a replica, if one may serve it now, else where the session is bound. Never
-    /// on another connection to that server, which this session might wait for in vain: it holds one itself.
-    async fn read_elsewhere(&mut self, unit: &Unit) -> Life {
+    /// A read of a session that merely listens: on a replica, if one may serve it now; `None` if it is to run where the
+    /// session is bound. Never on another connection to that server, which this session might wait for in vain: it holds one
+    /// itself.
+    async fn read_elsewhere(&mut self, unit: &Unit) -> Option<Life> {
         let mut tries = self.tries(unit);
-        let Some((mut lease, place)) = self.reach_replica(unit, &tries).await else {
-            return self.run_on_lease(unit).await;
-        };
+        let (lease, place) = self.reach_replica(unit, &tries).await?;
         // What binds the session does not bind it to this connection.
         let (bound, pins) = (self.lease.take(), std::mem::take(&mut self.session.pins));
         let counted = std::mem::take(&mut self.counted_pins);
-        let how = self.how(unit, &place);
-        let outcome = self.exchange(&mut lease, unit, how).await;
-        let seen = self.seen(outcome, lease, place, unit, how, &mut tries);
-        let life = match seen {
-            Some((lease, outcome)) => Some(self.after(lease, place, unit, outcome).await),
-            None => None,
+        let mut at = self.placed(unit, lease, place);
+        let outcome = self.exchange(&mut at, unit).await;
+        let life = match self.end(at, unit, outcome, &mut tries) {
+            Ended::Unit(life) => Some(life),
+            Ended::Try => None,
+            Ended::Early(cut) => Some(self.cut_short(unit, cut).await),
         };
         self.lease = bound;
         self.session.pins.add(pins);
         self.counted_pins = counted;
-        match life {
-            Some(life) => life,
-            None => self.run_on_lease(unit).await,
+        life
+    }
+
+    /// Where the unit runs, if that takes no wait.
+    #[inline]
+    fn start(&mut self, unit: &Unit, tries: &mut Tries) -> Result<At, Box<Slow>> {
+        if let Some(lease) = self.lease.take() {
+            return if self.must_not_stay(unit, &lease) {
+                Err(Box::new(Slow::Stays(lease)))
+            } else {
+                Ok(self.stays(unit, lease))
+            };
         }
+        let now = self.worker.now();
+        match self.find(unit, tries, now) {
+            Ok((Look::Go(place), Some(Step::Lease(lease)))) => {
+                self.worker.metrics.added_latency(Duration::ZERO);
+                Ok(self.placed(unit, lease, place))
+            }
+            found => Err(Box::new(Slow::Found(found, now))),
+        }
+    }
+
+    /// Where the unit runs, if that does take a wait. Whatever else becomes of it has been told to the client.
+    async fn start_in_time(&mut self, unit: &Unit, tries: &mut Tries, slow: Box<Slow>) -> Result<At, Life> {
+        let reached = match *slow {
+            Slow::Stays(lease) => {
+                let begun = self.begun.take();
+                let lease = self.stay_or_move(lease, begun, unit).await?;
+                return Ok(self.stays(unit, lease));
+            }
+            Slow::Found(Ok(found), began) => self.reach_in_time(unit, tries, began, found).await,
+            Slow::Found(Err(report), _) => Err(report),
+        };
+        match reached {
+            Ok((lease, place)) => Ok(self.placed(unit, lease, place)),
+            Err(report) => Err(self.give_up(unit, &report).await),
+        }
+    }
+
+    /// Whether the next unit of a transaction on a replica must not run there, or may not.
+    fn must_not_stay(&self, unit: &Unit, lease: &Lease) -> bool {
+        (unit.verdict.binds() || unit.verdict.read_write)
+            && self.session.status != Status::Idle
+            && self.entrance == Entrance::Usual
+            && self.role(lease.connection.node) == Role::Replica
     }
 
     /// The next unit of a transaction, or of a session that is bound to its server.
-    async fn run_on_lease(&mut self, unit: &Unit) -> Life {
-        let Some(mut lease) = self.lease.take() else { return Life::Ends };
+    fn stays(&mut self, unit: &Unit, lease: Lease) -> At {
         // A Sync alone leaves the transaction as it began.
-        let begun = if unit.any { self.begun.take() } else { None };
-        let mut role = self.role(lease.connection.node);
-        let restless = unit.verdict.binds() || unit.verdict.read_write;
-        if role == Role::Replica
-            && restless
-            && self.session.status != Status::Idle
-            && self.entrance == Entrance::Usual
-        {
-            lease = match Box::pin(self.stay_or_move(lease, begun, unit)).await {
-                Ok(lease) => lease,
-                Err(life) => return life,
-            };
-            role = self.role(lease.connection.node);
+        if unit.any {
+            self.begun = None;
         }
         let node = lease.connection.node;
+        let role = self.role(node);
+        let mut why = Why::Pinned;
         if self.session.status == Status::Idle {
             self.transaction = self.kind_of(unit, role);
-        } else if self.transaction == TransactionKind::ReadOnly
-            && self.session.last.is_some_and(|l| l.role == Role::Primary)
-        {
-            // On the primary, SET TRANSACTION READ WRITE may have made a writer of it.
-            self.transaction = TransactionKind::MayWrite;
+        } else if let Some(last) = self.session.last {
+            if self.transaction == TransactionKind::ReadOnly && last.role == Role::Primary {
+                // On the primary, SET TRANSACTION READ WRITE may have made a writer of it.
+                self.transaction = TransactionKind::MayWrite;
+            }
+            why = last.why;
         }
-        let place = Place {
-            server_epoch: lease.connection.epoch,
-            node,
-            role,
-            why: if self.session.status == Status::Idle {
-                Why::Pinned
-            } else {
-                self.session.last.map_or(Why::Pinned, |l| l.why)
-            },
-        };
-        let outcome = self.exchange(&mut lease, unit, How::default()).await;
-        self.after(lease, place, unit, outcome).await
+        let place = Place { server_epoch: lease.connection.epoch, node, role, why };
+        At { lease, place, how: How::Bound, pins: self.session.pins }
     }
 
-    /// A unit that finds its own server.
-    pub(super) async fn run_placed(&mut self, unit: &Unit) -> Life {
-        let mut tries = self.tries(unit);
-        let report = loop {
-            let now = self.worker.now();
-            let (mut lease, place) = match self.reach(unit, &mut tries, now).await {
-                Ok(reached) => reached,
-                // What is matched on would keep its room in the task through an await in here.
-                Err(report) => break report,
-            };
-            let how = self.how(unit, &place);
-            let pins = self.session.pins;
-            let outcome = self.exchange(&mut lease, unit, how).await;
-            if let Some((lease, outcome)) = self.seen(outcome, lease, place, unit, how, &mut tries) {
-                return self.after(lease, place, unit, outcome).await;
-            }
-            // Nothing has come of it that could bind the session to that server.
-            self.session.pins = pins;
-            if self.handle.was_meant() {
-                break cancelled();
-            }
-        };
-        Box::pin(self.give_up(unit, &report)).await
+    /// A unit that has found its server.
+    fn placed(&mut self, unit: &Unit, lease: Lease, place: Place) -> At {
+        let how = self.how(unit, &place);
+        At { lease, place, how, pins: self.session.pins }
     }
 
     /// How a unit runs at that place, outside of any transaction.
@@ -241,222 +316,59 @@ impl Client {
             && place.why == Why::Read
             && unit.is_whole()
             && !unit.verdict.effects.has(Effects::EXTERNAL.with(Effects::ADVISORY_LOCK).with(Effects::SEED));
-        How { may_heal, is_read: unit.is_read() && !self.session.hides_ascii() }
+        How::Placed { may_heal, is_read: unit.is_read() && !self.session.hides_ascii() }
     }
 
-    /// What the client has seen of a unit; `None` if that is nothing, and it has to be tried elsewhere.
-    fn seen(
-        &mut self,
-        outcome: Outcome,
-        lease: Lease,
-        place: Place,
-        unit: &Unit,
-        how: How,
-        tries: &mut Tries,
-    ) -> Option<(Lease, Outcome)> {
-        let healed = how.heals(&outcome);
+    /// What has come of a unit that ran there.
+    #[inline]
+    fn end(&mut self, at: At, unit: &Unit, outcome: Outcome, tries: &mut Tries) -> Ended {
+        let done = matches!(outcome, Outcome::Done(_));
+        if !done && at.how != How::Bound && self.is_to_be_tried(&at, unit, &outcome, tries) {
+            // Where it was refused, whatever a function did before stays on that connection: it ends, too.
+            self.worker.pools.borrow_mut().end(at.lease);
+            self.handle.rests();
+            // Nothing has come of it that could bind the session to that server.
+            self.session.pins = at.pins;
+            return Ended::Try;
+        }
+        self.after(at.lease, at.place, unit, outcome)
+    }
+
+    /// Whether the client has seen nothing of a unit, and it has to be tried elsewhere.
+    fn is_to_be_tried(&mut self, at: &At, unit: &Unit, outcome: &Outcome, tries: &mut Tries) -> bool {
+        let node = at.place.node;
         let unsent = matches!(outcome, Outcome::ServerLost { reached: Reached::Nobody, .. });
         match outcome {
             Outcome::Refused(Refusal::NotARead) => {
                 self.learn(unit);
                 tries.forced = Some(Why::Healed);
             }
-            Outcome::Refused(_) => tries.avoid(place.node),
-            Outcome::ServerLost { .. } if healed => {
-                self.worker.polls.kick(place.node);
-                tries.avoid(place.node);
+            Outcome::Refused(_) => tries.avoid(node),
+            Outcome::ServerLost { .. } if at.how.heals(outcome) => {
+                self.worker.polls.kick(node);
+                tries.avoid(node);
             }
             // A pooled connection that has just ended: even a write has not run there.
             Outcome::ServerLost { .. } if unsent && tries.may_take_another() => {
-                self.worker.polls.kick(place.node);
+                self.worker.polls.kick(node);
             }
-            outcome => return Some((lease, outcome)),
+            _ => return false,
         }
         // What was cancelled is not tried again.
         if !self.handle.was_meant() {
             if unsent {
-                self.worker.metrics.retaken(place.node);
+                self.worker.metrics.retaken(node);
             } else {
-                self.worker.metrics.healed(place.node);
+                self.worker.metrics.healed(node);
             }
         }
-        // Where it was refused, whatever a function did before stays on that connection: it ends, too.
-        self.worker.pools.borrow_mut().end(lease);
-        self.handle.rests();
-        None
-    }
-
-    fn plan(&self, unit: &Unit, lease: &Lease, how: How, generation: u64) -> Plan {
-        Plan {
-            may_heal: how.may_heal,
-            is_read: how.is_read,
-            statement_limit: self.worker.settings().prepared_statements,
-            sharing: self.sharing(unit, lease, generation),
-            generation,
-            user: self.pid,
-        }
-    }
-
-    /// What the unit asks for, before freshness comes into it.
-    pub(super) fn want(&self, unit: &Unit, route: Option<RouteHint>) -> Result<Want, Report> {
-        if self.entrance == Entrance::Replica {
-            return Ok(Want::Replica);
-        }
-        let verdict = &unit.verdict;
-        let serializable = self.session.default_serializable();
-        let begins_read_only = self.begins_read_only(unit);
-        let access = verdict.access();
-        let is_read = unit.is_read();
-        if route == Some(RouteHint::Primary) {
-            return Ok(Want::Primary(Why::Hint));
-        }
-        if route == Some(RouteHint::Replica) {
-            if is_read || begins_read_only {
-                return Ok(Want::Replica);
-            }
-            let unknown = !self.catalog.is_known() && self.catalog_would_matter(access);
-            if unit.is_whole()
-                && !unknown
-                && !matches!(access, Access::Primary(Reason::SessionState | Reason::Transaction))
-            {
-                return Err(Report::error(
-                    sqlstate::READ_ONLY_TRANSACTION,
-                    "this statement is not known to be a read, and was told to go to a replica",
-                )
-                .hint("SET tidegate.route = auto, or take the routing comment away."));
-            }
-        }
-        if !unit.is_judged() || verdict.texts == 0 || self.session.hides_ascii() {
-            return Ok(Want::Primary(Why::Unjudged));
-        }
-        if begins_read_only {
-            return Ok(Want::Read(Why::ReadOnlyTransaction));
-        }
-        match access {
-            // No standby takes a SERIALIZABLE transaction, not even one of a single statement.
-            Access::Read if serializable => Ok(Want::Primary(Why::Statement(Reason::Transaction))),
-            Access::Read if self.is_learned(unit) => Ok(Want::Primary(Why::Learned)),
-            Access::Read => Ok(Want::Read(Why::Read)),
-            Access::Primary(_) if !self.catalog.is_known() && self.catalog_would_matter(access) => {
-                Ok(Want::Primary(Why::CatalogUnknown))
-            }
-            Access::Primary(reason) => Ok(Want::Primary(Why::Statement(reason))),
-        }
-    }
-
-    fn catalog_would_matter(&self, access: Access) -> bool {
-        matches!(access, Access::Primary(Reason::UnknownFunction | Reason::Relation))
-    }
-
-    fn begins_read_only(&self, unit: &Unit) -> bool {
-        let (read_only, serializable) =
-            (self.session.default_read_only(), self.session.default_serializable());
-        unit.is_judged() && unit.verdict.begins_read_only(read_only, serializable)
+        true
     }
 
     fn kind_of(&self, unit: &Unit, role: Role) -> TransactionKind {
         let judged = || !self.session.hides_ascii() && (unit.is_read() || self.begins_read_only(unit));
         let read = role == Role::Replica || judged();
         if read { TransactionKind::ReadOnly } else { TransactionKind::MayWrite }
-    }
-
-    /// Runs the unit on a lease.
-    async fn exchange(&mut self, lease: &mut Lease, unit: &Unit, how: How) -> Outcome {
-        // While a connection was made, say. What comes further on tells the server something of the session already.
-        if self.is_cancelled() {
-            return Outcome::Cancelled;
-        }
-        let generation = self.catalog.generation();
-        let mut noted = Notes::default();
-        if unit.unread {
-            self.session.pins.add(Pins::SETTINGS);
-        }
-        // What no rollback takes back binds the session even if its statement fails.
-        if self.session.status != Status::Failed || unit.verdict.statements > 1 {
-            self.session.pins.add(Pins::kept_by_errors(unit.verdict.effects));
-        }
-        // Where a quote may be part of a character, nobody can say what a text sets.
-        if !unit.is_whole() || self.session.hides_ascii() {
-            if unit.verdict.is_stateful() {
-                self.session.pins.add(Pins::SETTINGS);
-            }
-        } else if unit.verdict.is_stateful() || self.tracks_transaction(&unit.verdict) {
-            let messages = self.input.get(..unit.len).unwrap_or_default();
-            noted = notes(messages, &**self.names.get(), self.session.dialect(), &self.session.statements);
-        }
-        let speaks_of_names = unit.verdict.effects.has(Effects::SQL_PREPARE.with(Effects::DATABASE));
-        if speaks_of_names && let Err(error) = Box::pin(self.clear_the_way(lease, unit)).await {
-            return unprepared(error, speaks_of_names);
-        }
-        if unit.named && self.session.statements.are_older_than(generation) {
-            match Box::pin(self.check_shapes(lease, unit, generation)).await {
-                Ok(true) => {}
-                Ok(false) => return Outcome::PlanChanged,
-                Err(error) => return unprepared(error, speaks_of_names),
-            }
-        }
-        let before = (how.may_heal && unit.named).then(|| {
-            NamesBefore::read(self.input.get(..unit.len).unwrap_or_default(), &self.session.statements)
-        });
-        let plan = self.plan(unit, lease, how, generation);
-        let connection = &mut lease.connection;
-        self.handle.runs(connection.node, connection.pid, &connection.key);
-        let scratch = {
-            let mut buffers = self.worker.buffers.borrow_mut();
-            if connection.input.capacity() == 0 {
-                connection.input = buffers.take();
-            }
-            // Only where messages of ours come in between the unit and its answer are put together anew.
-            let mut scratch = || if unit.named { buffers.take() } else { BytesMut::new() };
-            (scratch(), scratch())
-        };
-        let mut exchange = Exchange::new(
-            ClientSide { stream: &mut self.stream, input: &mut self.input, session: &mut self.session },
-            connection,
-            &self.worker.statements,
-            &self.worker.buffers,
-            plan,
-            &mut noted,
-            scratch,
-        );
-        let ran = exchange.run(unit).await;
-        let outcome = exchange.outcome(ran);
-        self.pending_unit = !exchange.has_taken();
-        let (to_server, to_client) = exchange.into_scratch();
-        let mut buffers = self.worker.buffers.borrow_mut();
-        if unit.named {
-            buffers.give(to_server);
-            buffers.give(to_client);
-        }
-        if connection.input.is_empty() {
-            buffers.give(std::mem::take(&mut connection.input));
-        }
-        drop(buffers);
-        if let Some(before) = before.filter(|_| how.heals(&outcome)) {
-            before.put_back(&mut self.session.statements);
-        }
-        outcome
-    }
-
-    /// Whether a cancel has come before the server was told anything. In a transaction it comes to nothing then: the server
-    /// would have to fail it.
-    fn is_cancelled(&self) -> bool {
-        self.handle.was_meant() && self.session.status == Status::Idle
-    }
-
-    /// What SQL PREPARE and its kin, and commands about databases, need before they run.
-    async fn clear_the_way(&mut self, lease: &mut Lease, unit: &Unit) -> Result<(), SettleError> {
-        self.reveal_names(lease, unit).await?;
-        self.vacate_databases(lease, unit).await
-    }
-
-    /// Changes of settings that wait for a commit must hear of it.
-    fn tracks_transaction(&self, verdict: &Verdict) -> bool {
-        verdict.effects.has(Effects::TRANSACTION)
-            && (verdict.statements > 1 || !self.session.changes.is_empty() || {
-                // A savepoint matters only if a setting is changed after it, which cannot be known yet.
-                self.session.status == Status::Transaction
-            })
     }
 
     pub(super) fn role(&self, node: NodeId) -> Role {
@@ -466,36 +378,4 @@ impl Client {
     pub(super) fn node_name(&self, node: NodeId) -> String {
         self.worker.topology().node(node).map_or_else(String::new, |n| n.name.to_string())
     }
-
-    fn sharing(&self, unit: &Unit, lease: &Lease, generation: u64) -> Sharing {
-        const CHANGES: Effects = Effects::SETTINGS
-            .with(Effects::UNKNOWN_SETTINGS)
-            .with(Effects::DDL)
-            .with(Effects::TEMPORARY)
-            .with(Effects::OPAQUE);
-        let unsure = lease.connection.unsure.is_some_and(|user| user == self.pid);
-        let changed = self.sets || self.defines || unsure;
-        let own = changed || unit.verdict.of_session || unit.verdict.effects.has(CHANGES);
-        if own || !self.session.pins.is_empty() || !unit.is_judged() {
-            Sharing::Nobody
-        } else {
-            Sharing::Generation { home: self.key.number(), generation }
-        }
-    }
-}
-
-/// What the end of a server means that was asked for something before a unit was sent to it. What it was told of the session
-/// for a unit that `speaks_of_names` is gone with it.
-fn unprepared(error: SettleError, speaks_of_names: bool) -> Outcome {
-    let reached = if speaks_of_names { Reached::Server } else { Reached::Nobody };
-    let error = match error {
-        SettleError::Io(error) => error,
-        SettleError::Refused { sqlstate, message } if sqlstate.starts_with("57P") => {
-            io::Error::other(message)
-        }
-        refused @ SettleError::Refused { .. } => {
-            return Outcome::ServerFailed { message: refused.to_string(), torn: false };
-        }
-    };
-    Outcome::ServerLost { error, reached, torn: false, farewell: Farewell::None }
 }

@@ -146,18 +146,30 @@ impl Stream {
             consume_budget().await;
             return Ok(());
         }
-        self.write_rest(bytes.get(n..).unwrap_or_default()).await
+        let mut written = n;
+        poll_fn(|cx| self.poll_write_rest(cx, bytes, &mut written)).await
     }
 
-    async fn write_rest(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let n = poll_fn(|cx| self.poll_write_some(cx, bytes)).await?;
+    /// Writes all but the first `written` bytes, and counts there what has been taken; for use in a hand-written future.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub fn poll_write_rest(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        written: &mut usize,
+    ) -> Poll<io::Result<()>> {
+        while let Some(rest) = bytes.get(*written..)
+            && !rest.is_empty()
+        {
+            let n = ready!(self.poll_write_some(cx, rest))?;
             if n == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            bytes = bytes.get(n..).unwrap_or_default();
+            *written += n;
         }
-        poll_fn(|cx| self.poll_send(cx)).await
+        self.poll_send(cx)
     }
 
     fn poll_write_some(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {

@@ -1,7 +1,8 @@
 //! Goes through what the server says: looks at the heads, and into the few bodies that matter.
 
-use super::exchange::{Broken, Exchange, Farewell, Feed};
+use super::exchange::{Exchange, Feed};
 use super::heal::{is_servers_end, refusal};
+use super::outcome::{Broken, Farewell};
 use bytes::BytesMut;
 
 use crate::session::Event;
@@ -91,7 +92,7 @@ impl Exchange<'_, '_> {
         let mut ready = None;
         match frame.tag {
             tag::ERROR_RESPONSE if in_setup => {
-                self.setup_failed = Some(String::from_utf8_lossy(Fields::new(body).message()).into_owned());
+                self.setup_failed = Some(String::from_utf8_lossy(Fields::new(body).message()).into());
             }
             tag::ERROR_RESPONSE => {
                 if self.holding {
@@ -207,7 +208,7 @@ impl Exchange<'_, '_> {
     /// Whether the client's session can go on after this fatal error of its server.
     fn client_goes_on(&self, error: Fields<'_>) -> bool {
         let holds_nothing = self.client.session.pins.is_empty() && !self.server.replies.in_setup();
-        holds_nothing && self.feed == Feed::Closed && is_servers_end(error)
+        holds_nothing && matches!(self.feed, Feed::Closed) && is_servers_end(error)
     }
 
     /// Puts the message that ends at `end` where it belongs.

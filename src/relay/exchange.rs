@@ -3,12 +3,14 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::task::Poll;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 
 use super::heal::Refusal;
 use super::intake::Filled;
+use super::outcome::{Broken, Farewell, Outcome, Reached};
 use super::settle::{SettleError, settle};
 use crate::net::buffers::consume;
 use crate::net::{Buffers, Stream};
@@ -22,64 +24,6 @@ use crate::wire::build;
 use crate::wire::client::SYNC_MESSAGE;
 use crate::wire::frame::HEADER;
 use crate::wire::server::Status;
-
-/// What a client has heard of the end of its server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Farewell {
-    /// Nothing.
-    #[default]
-    None,
-    /// The server's own reason, as an error after which the session goes on.
-    Reason,
-    /// The server's own words, after which PostgreSQL closes the connection.
-    Fatal,
-}
-
-/// How far a unit has come on a server whose connection broke.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reached {
-    /// Nothing of it was sent: it has not run, whatever it is.
-    Nobody,
-    /// It was sent, and may have run, but the client has seen nothing of the answer.
-    Server,
-    /// The client has seen some of the answer, or has handed over what it would take to run the unit again.
-    Client,
-}
-
-/// How a unit ended.
-#[derive(Debug)]
-pub enum Outcome {
-    /// The server is ready for the next one.
-    Done(Status),
-    /// A replica refused it, and the client has seen nothing: it can run elsewhere.
-    Refused(Refusal),
-    /// The server connection broke.
-    ServerLost {
-        /// What the operating system says.
-        error: io::Error,
-        /// How far the unit has come.
-        reached: Reached,
-        /// Whether the client has seen a message only in part, so that no other can follow.
-        torn: bool,
-        /// What the client has heard of it.
-        farewell: Farewell,
-    },
-    /// The server does not keep to the protocol, or did not take our own settings.
-    ServerFailed {
-        /// What happened.
-        message: String,
-        /// Whether the client has seen a message only in part.
-        torn: bool,
-    },
-    /// The client went away, or does not keep to the protocol.
-    ClientGone,
-    /// The client has too many prepared statements: nothing was sent.
-    TooManyStatements,
-    /// A prepared statement would give other columns than its client was told: nothing was run.
-    PlanChanged,
-    /// It was cancelled before the server was told anything for it.
-    Cancelled,
-}
 
 /// What the client's side of an exchange consists of.
 #[derive(Debug)]
@@ -110,7 +54,7 @@ pub struct Plan {
 }
 
 /// What the client still adds to the unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Feed {
     /// Nothing: the unit is complete.
     Closed,
@@ -148,10 +92,12 @@ pub struct Exchange<'a, 'b> {
     pub(super) seen: bool,
     /// What was last written to the client ends within a message.
     torn: bool,
+    /// So many bytes of what is to be delivered the client has taken, and not yet the rest.
+    delivered: Option<usize>,
     pub(super) feed: Feed,
     pub(super) refused: Option<Refusal>,
     pub(super) failed: bool,
-    pub(super) setup_failed: Option<String>,
+    pub(super) setup_failed: Option<Box<str>>,
     pub(super) completed: u32,
     pub(super) simple: bool,
     /// What a COPY FROM STDIN asks for has been sent already.
@@ -195,6 +141,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
             holding: plan.may_heal,
             seen: false,
             torn: false,
+            delivered: None,
             feed: Feed::Closed,
             refused: None,
             failed: false,
@@ -222,7 +169,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
         (self.to_server, self.to_client)
     }
 
-    /// How a unit ended that [`Self::run`] has run.
+    /// How a unit ended that [`Self::poll_run`] has run.
     pub fn outcome(&self, ran: Result<Outcome, Broken>) -> Outcome {
         match ran {
             Ok(outcome) => outcome,
@@ -243,13 +190,70 @@ impl<'a, 'b> Exchange<'a, 'b> {
     }
 
     /// Gives the server the session's settings and the unit, and the client the answer; [`Self::outcome`] says what the
-    /// end means. (Not in one: each future around another takes its room in every client's task.)
+    /// end means. Only where the server [has the settings](Self::has_settings).
     ///
     /// The unit leaves the client's input unless it was refused or nothing of its answer was seen.
     ///
+    /// All steps are in one future by hand: each `async fn` within another would keep its arguments and its place in every
+    /// client's task, and copy them there and back with every unit.
+    ///
     /// # Errors
     /// The unit cannot go on.
-    pub async fn run(&mut self, unit: &Unit) -> Result<Outcome, Broken> {
+    pub fn poll_run(&mut self, cx: &mut Context<'_>, unit: &Unit) -> Poll<Result<Outcome, Broken>> {
+        if !self.sent {
+            self.begin(unit)?;
+        }
+        loop {
+            if self.delivered.is_some() {
+                ready!(self.poll_deliver(cx))?;
+                self.upstream()?;
+            }
+            self.push()?;
+            if self.is_over() {
+                break;
+            }
+            if self.is_fed() && !self.to_client.is_empty() {
+                // What is ours to say may be all that the client waits for.
+                self.deliver()?;
+                if self.delivered.is_some() {
+                    continue;
+                }
+            }
+            if !self.has_unsent() && !self.is_fed() {
+                self.make_server_room();
+                let read = ready!(self.server.stream.poll_read_into(cx, &mut self.server.input));
+                came(read)?;
+                self.pass_down(unit)?;
+                continue;
+            }
+            match ready!(self.poll_any(cx))? {
+                Ready::Server => {
+                    self.make_server_room();
+                    let read = self.server.stream.try_read(&mut self.server.input).transpose();
+                    let Some(read) = read else { continue };
+                    came(read)?;
+                    self.pass_down(unit)?;
+                }
+                Ready::ServerRoom => {}
+                Ready::Client => {
+                    self.make_client_room();
+                    let read = self.client.stream.try_read(self.client.input);
+                    if matches!(read, Ok(Some(0)) | Err(_)) {
+                        return Poll::Ready(Err(Broken::Client));
+                    }
+                    self.note_client_read();
+                    self.upstream()?;
+                }
+            }
+        }
+        Poll::Ready(Ok(match self.refused {
+            Some(refusal) => Outcome::Refused(refusal),
+            None => Outcome::Done(self.server.status),
+        }))
+    }
+
+    /// Gives the server the unit, or what has come of it.
+    fn begin(&mut self, unit: &Unit) -> Result<(), Broken> {
         self.simple = unit.simple;
         self.ends_copy = unit.ends_copy;
         self.mixed = unit.mixed;
@@ -257,58 +261,12 @@ impl<'a, 'b> Exchange<'a, 'b> {
         if unit.end == End::Open {
             self.feed = Feed::Pipeline;
         }
-        self.set_up().await?;
         self.sent = true;
         self.hand_over(unit)?;
         if !self.holding {
             self.take_unit(unit);
         }
-        if self.is_fed() {
-            self.upstream()?;
-        }
-        loop {
-            self.push()?;
-            if self.is_over() {
-                break;
-            }
-            if self.is_fed() && !self.to_client.is_empty() {
-                // What is ours to say may be all that the client waits for.
-                self.deliver().await?;
-            }
-            if !self.has_unsent() && !self.is_fed() {
-                self.make_server_room();
-                let Connection { stream, input, .. } = &mut *self.server;
-                let read = poll_fn(|cx| stream.poll_read_into(cx, input)).await;
-                came(read)?;
-                self.pass_down(unit).await?;
-                continue;
-            }
-            // Not matched on where it is awaited, as it would keep its room in the task through the awaits below.
-            let ready = self.wait().await?;
-            match ready {
-                Ready::Server => {
-                    self.make_server_room();
-                    let read = self.server.stream.try_read(&mut self.server.input).transpose();
-                    let Some(read) = read else { continue };
-                    came(read)?;
-                    self.pass_down(unit).await?;
-                }
-                Ready::ServerRoom => {}
-                Ready::Client => {
-                    self.make_client_room();
-                    let read = self.client.stream.try_read(self.client.input);
-                    if matches!(read, Ok(Some(0)) | Err(_)) {
-                        return Err(Broken::Client);
-                    }
-                    self.note_client_read();
-                    self.upstream()?;
-                }
-            }
-        }
-        if let Some(refusal) = self.refused {
-            return Ok(Outcome::Refused(refusal));
-        }
-        Ok(Outcome::Done(self.server.status))
+        self.upstream()
     }
 
     fn is_over(&self) -> bool {
@@ -322,81 +280,74 @@ impl<'a, 'b> Exchange<'a, 'b> {
 
     /// Whether more of the client's bytes belong to this unit.
     pub(super) fn is_fed(&self) -> bool {
-        self.feed != Feed::Closed || self.client_pass > 0
+        !matches!(self.feed, Feed::Closed) || self.client_pass > 0
     }
 
-    /// Gives the server the session's settings, if it has others.
-    async fn set_up(&mut self) -> Result<(), Broken> {
+    /// Whether the server has the session's settings, or gets them in front of the unit; else [`Self::settle_and_run`]
+    /// gives it those first.
+    pub fn has_settings(&mut self) -> bool {
         if self.server.status != Status::Idle {
             // In the midst of the session's own transaction.
-            return Ok(());
+            return true;
         }
         let unsure = self.server.unsure.is_some_and(|user| user != self.plan.user);
         let target = &self.client.session.settings;
-        if !unsure && std::rc::Rc::ptr_eq(&self.server.settings, target) {
-            return Ok(());
+        if !unsure && Rc::ptr_eq(&self.server.settings, target) {
+            return true;
         }
         if !unsure && *self.server.settings == **target {
             // All who have equal settings come to share one map, so that the next look is a short one.
-            if std::rc::Rc::as_ptr(&self.server.settings) < std::rc::Rc::as_ptr(target) {
+            if Rc::as_ptr(&self.server.settings) < Rc::as_ptr(target) {
                 self.client.session.share_settings(&self.server.settings);
             } else {
                 self.server.settings = target.clone();
             }
-            return Ok(());
+            return true;
         }
         if unsure || !self.plan.is_read {
-            // A write must not run with another's settings: it is sent only once the server has these.
-            let target = target.clone();
-            return match Box::pin(settle(self.server, &target, self.plan.user)).await {
-                Ok(()) => Ok(()),
-                Err(SettleError::Io(error)) => Err(Broken::Server(error)),
-                Err(SettleError::Refused { message, .. }) => Err(self.settings_refused(message)),
-            };
+            return false;
         }
         let mut sql = Vec::new();
         self.server.settings.difference(target, &mut sql);
-        if sql.is_empty() {
-            self.server.settings = target.clone();
-            return Ok(());
-        }
         self.server.settings = target.clone();
-        build::query(&mut self.to_server, &sql);
-        // A Query of ours ends the life of the unnamed statement as well.
-        self.server.statements.unnamed = 0;
-        self.server.replies.expect(Expect::Setup);
-        Ok(())
+        if !sql.is_empty() {
+            build::query(&mut self.to_server, &sql);
+            // A Query of ours ends the life of the unnamed statement as well.
+            self.server.statements.unnamed = 0;
+            self.server.replies.expect(Expect::Setup);
+        }
+        true
     }
 
-    pub(super) fn settings_refused(&mut self, message: String) -> Broken {
-        self.server.settings = std::rc::Rc::new(SettingsMap::default());
+    /// Gives the server the session's settings, waits until it has them, as a write must not run with another's, and then
+    /// does what [`Self::poll_run`] does.
+    ///
+    /// # Errors
+    /// It did not take them, its connection broke, or the unit cannot go on.
+    pub async fn settle_and_run(&mut self, unit: &Unit) -> Result<Outcome, Broken> {
+        let target = self.client.session.settings.clone();
+        match settle(self.server, &target, self.plan.user).await {
+            Ok(()) => poll_fn(|cx| self.poll_run(cx, unit)).await,
+            Err(SettleError::Io(error)) => Err(Broken::Server(error)),
+            Err(SettleError::Refused { message, .. }) => Err(self.settings_refused(message.into())),
+        }
+    }
+
+    pub(super) fn settings_refused(&mut self, message: Box<str>) -> Broken {
+        self.server.settings = Rc::new(SettingsMap::default());
         self.server.tainted = true;
         Broken::Protocol(format!("a server did not take the settings of this session: {message}"))
     }
 
     /// Gives the server the unit: as it stands where that is possible.
     fn hand_over(&mut self, unit: &Unit) -> Result<(), Broken> {
-        let messages = self.client.input.get(..unit.len).unwrap_or_default();
-        let mut table = self.table.borrow_mut();
-        let mut translator = translator(self.client.session, self.server, &mut table, self.plan);
-        translator.evict(&mut self.to_server);
-        if unit.named || unit.end != End::Closed {
-            // Flush is not for the server: it answers at once to the Sync that stands in its place.
-            let flush = if unit.end == End::Flushed { HEADER } else { 0 };
-            let messages = messages.get(..unit.len - flush).unwrap_or_default();
-            translator.translate(messages, &mut self.to_server).map_err(|_| Broken::TooManyStatements)?;
-            if unit.end == End::Flushed {
-                self.to_server.extend_from_slice(&SYNC_MESSAGE);
-                self.server.replies.expect(Expect::QuietReady);
-            }
-            if unit.end == End::Closed && !self.mixed {
-                self.server.replies.complete();
-            }
-            self.server.replies.say(&mut self.to_client);
-            return Ok(());
+        let plain = !unit.named && matches!(unit.end, End::Closed);
+        let full = self.server.statements.len() > self.plan.statement_limit;
+        if !plain || full || unit.unnamed.is_some() {
+            self.translate_unit(unit, plain)?;
         }
-        if let Some((start, end)) = unit.unnamed {
-            translator.passed_unnamed(messages.get(start..end).unwrap_or_default());
+        if !plain {
+            return Ok(());
         }
         if unit.simple {
             // A Query ends the life of the unnamed statement (manual, "Extended Query").
@@ -404,12 +355,40 @@ impl<'a, 'b> Exchange<'a, 'b> {
             self.server.statements.unnamed = 0;
         }
         self.server.replies.expect_plain(unit.unnamed.is_some());
+        let messages = self.client.input.get(..unit.len).unwrap_or_default();
         let sent = if self.to_server.is_empty() {
             self.server.stream.try_write(messages).map_err(Broken::Server)?
         } else {
             0
         };
         self.to_server.extend_from_slice(messages.get(sent..).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Closes what statements the server has too many of, and puts the unit into its terms, unless it is passed on `plain`.
+    fn translate_unit(&mut self, unit: &Unit, plain: bool) -> Result<(), Broken> {
+        let messages = self.client.input.get(..unit.len).unwrap_or_default();
+        let mut table = self.table.borrow_mut();
+        let mut translator = translator(self.client.session, self.server, &mut table, self.plan);
+        translator.evict(&mut self.to_server);
+        if plain {
+            if let Some((start, end)) = unit.unnamed {
+                translator.passed_unnamed(messages.get(start..end).unwrap_or_default());
+            }
+            return Ok(());
+        }
+        // Flush is not for the server: it answers at once to the Sync that stands in its place.
+        let flush = if unit.end == End::Flushed { HEADER } else { 0 };
+        let messages = messages.get(..unit.len - flush).unwrap_or_default();
+        translator.translate(messages, &mut self.to_server).map_err(|_| Broken::TooManyStatements)?;
+        if unit.end == End::Flushed {
+            self.to_server.extend_from_slice(&SYNC_MESSAGE);
+            self.server.replies.expect(Expect::QuietReady);
+        }
+        if unit.end == End::Closed && !self.mixed {
+            self.server.replies.complete();
+        }
+        self.server.replies.say(&mut self.to_client);
         Ok(())
     }
 
@@ -431,7 +410,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
     }
 
     /// Passes on what the client may see of what was read from the server.
-    async fn pass_down(&mut self, unit: &Unit) -> Result<(), Broken> {
+    fn pass_down(&mut self, unit: &Unit) -> Result<(), Broken> {
         self.note_server_read();
         let was_holding = self.holding;
         self.downstream()?;
@@ -446,52 +425,74 @@ impl<'a, 'b> Exchange<'a, 'b> {
         if self.holding && !self.is_over() {
             return Ok(());
         }
-        self.deliver().await?;
+        self.deliver()?;
         if was_holding {
             self.holding = false;
             self.take_unit(unit);
         }
-        if self.is_fed() {
-            self.upstream()?;
-        }
-        Ok(())
+        // What is to be said to the client now comes behind what it has not taken yet.
+        if self.delivered.is_none() { self.upstream() } else { Ok(()) }
     }
 
-    /// Writes to the client what has been looked at.
-    async fn deliver(&mut self) -> Result<(), Broken> {
-        let mut bytes = self.server.input.get(self.run..self.at).unwrap_or_default();
+    /// Writes to the client what has been looked at; what it does not take at once is for [`Self::poll_deliver`].
+    fn deliver(&mut self) -> Result<(), Broken> {
+        let bytes = self.server.input.get(self.run..self.at).unwrap_or_default();
         if !self.to_client.is_empty() {
             self.to_client.extend_from_slice(bytes);
-            bytes = &self.to_client;
+            self.run = self.at;
         }
+        let bytes = if self.to_client.is_empty() { bytes } else { &self.to_client };
         if !bytes.is_empty() {
             self.seen = true;
             self.torn = self.pass > 0;
-            self.client.stream.write_all(bytes).await.map_err(|_| Broken::Client)?;
+            let stream = &mut *self.client.stream;
+            let taken = stream.try_write(bytes).map_err(|_| Broken::Client)?;
+            if taken < bytes.len() || stream.has_unsent() {
+                self.delivered = Some(taken);
+                return Ok(());
+            }
         }
-        self.to_client.clear();
-        consume(&mut self.server.input, self.at);
-        (self.at, self.run) = (0, 0);
+        self.forget_delivered();
         Ok(())
     }
 
-    async fn wait(&self) -> Result<Ready, Broken> {
-        let feed = self.is_fed() && self.takes_more();
+    /// Writes the rest. Nothing more is read from either side before that, so that memory stays bounded.
+    fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let bytes = match &self.to_client[..] {
+            [] => self.server.input.get(self.run..self.at).unwrap_or_default(),
+            ours => ours,
+        };
+        let taken = self.delivered.get_or_insert(0);
+        ready!(self.client.stream.poll_write_rest(cx, bytes, taken)).map_err(|_| Broken::Client)?;
+        self.delivered = None;
+        self.forget_delivered();
+        Poll::Ready(Ok(()))
+    }
+
+    fn forget_delivered(&mut self) {
+        self.to_client.clear();
+        consume(&mut self.server.input, self.at);
+        (self.at, self.run) = (0, 0);
+    }
+
+    /// Waits for whatever brings the unit on.
+    fn poll_any(&self, cx: &mut Context<'_>) -> Poll<Result<Ready, Broken>> {
         let (client, server) = (&*self.client.stream, &self.server.stream);
-        let room = self.has_unsent();
-        poll_fn(|cx| {
-            if let Poll::Ready(result) = server.poll_readable(cx) {
-                return Poll::Ready(result.map(|()| Ready::Server).map_err(Broken::Server));
-            }
-            if room && let Poll::Ready(result) = server.poll_writable(cx) {
-                return Poll::Ready(result.map(|()| Ready::ServerRoom).map_err(Broken::Server));
-            }
-            if feed && let Poll::Ready(result) = client.poll_readable(cx) {
-                return Poll::Ready(result.map(|()| Ready::Client).map_err(|_| Broken::Client));
-            }
-            Poll::Pending
-        })
-        .await
+        if let Poll::Ready(result) = server.poll_readable(cx) {
+            return Poll::Ready(result.map(|()| Ready::Server).map_err(Broken::Server));
+        }
+        if self.has_unsent()
+            && let Poll::Ready(result) = server.poll_writable(cx)
+        {
+            return Poll::Ready(result.map(|()| Ready::ServerRoom).map_err(Broken::Server));
+        }
+        if self.is_fed()
+            && self.takes_more()
+            && let Poll::Ready(result) = client.poll_readable(cx)
+        {
+            return Poll::Ready(result.map(|()| Ready::Client).map_err(|_| Broken::Client));
+        }
+        Poll::Pending
     }
 }
 
@@ -530,17 +531,4 @@ enum Ready {
     Server,
     ServerRoom,
     Client,
-}
-
-/// Why a unit cannot go on.
-#[derive(Debug)]
-pub enum Broken {
-    /// The client went away.
-    Client,
-    /// The server's connection broke.
-    Server(io::Error),
-    /// The server does not keep to the protocol, or did not take our own settings.
-    Protocol(String),
-    /// The client has too many prepared statements.
-    TooManyStatements,
 }

@@ -7,9 +7,11 @@ pub mod downstream;
 pub mod exchange;
 pub mod heal;
 mod intake;
+pub mod outcome;
 pub mod settle;
 pub mod upstream;
 
 pub use downstream::own_notification;
-pub use exchange::{Exchange, Outcome, Reached};
+pub use exchange::Exchange;
+pub use outcome::{Broken, Farewell, Outcome, Reached};
 pub use settle::{SettleError, begin, describe, fail_transaction, forget, owns, reveal, settle, what_binds};

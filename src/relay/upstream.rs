@@ -2,7 +2,8 @@
 
 use bytes::Buf;
 
-use super::exchange::{Broken, Exchange, Feed, translator};
+use super::exchange::{Exchange, Feed, translator};
+use super::outcome::Broken;
 use crate::net::buffers::consume;
 use crate::session::collect::MAX_TEXT;
 use crate::session::pins::Pins;

@@ -13,10 +13,10 @@ use crate::wire::client::{self, Parse, Target, tag};
 pub struct NamesBefore(HashMap<Box<[u8]>, Option<SharedStatement>, RandomState>);
 
 impl NamesBefore {
-    /// Reads the names of a whole unit. `unit` holds its messages.
+    /// Reads the names of a whole unit. `unit` holds its messages; `None` if it only uses what there is.
     #[must_use]
-    pub fn read(unit: &[u8], statements: &ClientStatements) -> Self {
-        let mut found = HashMap::default();
+    pub fn read(unit: &[u8], statements: &ClientStatements) -> Option<Box<Self>> {
+        let mut found = HashMap::<Box<[u8]>, _, RandomState>::default();
         let mut rest = unit;
         while let Ok(Some(frame)) = Frame::peek(rest) {
             let body = frame.body(rest).unwrap_or_default();
@@ -33,7 +33,8 @@ impl NamesBefore {
             }
             rest = rest.get(frame.len..).unwrap_or_default();
         }
-        Self(found)
+        // Boxed, as few units have any, and each has room for them while it runs.
+        (!found.is_empty()).then(|| Box::new(Self(found)))
     }
 
     /// Puts back what was before. First goes what the unit has prepared, so that there is room for what it has closed.
@@ -70,7 +71,7 @@ mod tests {
         for name in [b"7", b"a", b"7"] {
             build::parse(&mut unit, name, b"select 2", b"\0\0");
         }
-        let before = NamesBefore::read(&unit, &statements);
+        let before = NamesBefore::read(&unit, &statements).unwrap();
         assert_eq!(before.0.len(), 3);
         for (name, new) in [(b"7", Some(&new)), (b"8", None), (b"a", Some(&new))] {
             statements.remove(name);
@@ -92,6 +93,6 @@ mod tests {
         for n in 0..400_000 {
             build::close_statement(&mut unit, n.to_string().as_bytes());
         }
-        assert_eq!(NamesBefore::read(&unit, &ClientStatements::default()).0.len(), 400_000);
+        assert_eq!(NamesBefore::read(&unit, &ClientStatements::default()).unwrap().0.len(), 400_000);
     }
 }
