@@ -42,7 +42,12 @@ impl Client {
             return Ok(Want::Primary(Why::Unjudged));
         }
         if begins_read_only {
-            return Ok(Want::Read(Why::ReadOnlyTransaction));
+            // What comes later in it may call what nobody knows yet: once it has read from a replica, that would be refused.
+            return Ok(if self.catalog.is_known() {
+                Want::Read(Why::ReadOnlyTransaction)
+            } else {
+                Want::Primary(Why::CatalogUnknown)
+            });
         }
         match access {
             // No standby takes a SERIALIZABLE transaction, not even one of a single statement.

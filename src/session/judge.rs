@@ -167,10 +167,11 @@ impl Verdict {
     }
 
     /// Whether the unit, in a READ ONLY transaction, would leave something on its server that must not be on a replica:
-    /// state that binds the session to it, or a lock that nobody on the primary would see.
+    /// state that binds the session to it, or a lock that nobody on the primary would see. Code which may do that by its
+    /// text counts, too.
     #[must_use]
     pub fn binds(&self) -> bool {
-        self.effects.has(BINDING) || self.access() == Access::Primary(Reason::Lock)
+        self.effects.has(BINDING.with(Effects::HIDDEN)) || self.access() == Access::Primary(Reason::Lock)
     }
 
     /// Whether the unit changes anything that the session keeps track of.

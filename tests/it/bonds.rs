@@ -152,13 +152,28 @@ async fn what_code_leaves_binds_its_session_and_reaches_nobody_else() {
     assert_eq!(value(&client, "SELECT count(*) >= 0 FROM audited").await, "t");
     assert_eq!(value(&client, "SELECT pg_listening_channels()").await, "code");
     client.batch_execute("UNLISTEN *").await.unwrap();
-    // A lock on a replica ends with its transaction.
+    // Nobody would see a lock on a replica: code that may take one is refused behind a read there, and in front of it takes the
+    // transaction to the primary.
     proxy.wait_catalog("bonds_code").await;
-    client.batch_execute("BEGIN READ ONLY; SELECT 1").await.unwrap();
-    let _ = client.batch_execute("SELECT lock_it()").await;
-    client.batch_execute("ROLLBACK").await.unwrap();
-    client.batch_execute("SELECT pg_advisory_unlock_all(); CREATE TABLE written ()").await.unwrap();
+    let reader = proxy.connect_to("bonds_code").await;
+    for lock in ["SELECT lock_it()", "SELECT fill_by_another()", "DO 'BEGIN PERFORM lock_it(); END'"] {
+        reader.batch_execute("BEGIN READ ONLY").await.unwrap();
+        assert_eq!(value(&reader, "SELECT 1").await, "1");
+        assert_eq!(last_route(&reader).await.1, "replica");
+        assert_eq!(sqlstate(&reader, lock).await, "25006", "{lock}");
+        reader.batch_execute("ROLLBACK").await.unwrap();
+    }
+    for end in ["COMMIT", "ROLLBACK"] {
+        client.batch_execute("BEGIN READ ONLY").await.unwrap();
+        client.batch_execute("SELECT lock_it()").await.unwrap();
+        assert_eq!(last_route(&client).await.1, "primary");
+        client.batch_execute(end).await.unwrap();
+        assert_eq!(pins(&client).await, "advisory_lock", "{end}");
+        assert_eq!(value(&other, "SELECT pg_try_advisory_lock(474)").await, "f", "{end}");
+        client.batch_execute("SELECT pg_advisory_unlock_all()").await.unwrap();
+    }
     assert_eq!(pins(&client).await, "");
+    client.batch_execute("CREATE TABLE written ()").await.unwrap();
     // What cannot be known of does not bind; but whoever has the connection next finds nothing of it.
     let proxy = Proxy::with(shared(), &ONE).await;
     proxy.wait_catalog("bonds_code").await;
