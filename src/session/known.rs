@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, Hasher};
 use foldhash::fast::RandomState;
 
 use super::judge::Brief;
-use super::shape::shape;
+use super::shape::{Shape, fits};
 use crate::sql::{Dialect, Names, classify, fingerprint};
 
 /// In so many sets the texts are kept, each in the set that its hash gives it.
@@ -28,6 +28,9 @@ const KEPT: u8 = 16;
 /// and so much one that has come for the first time.
 const NEW: u8 = 4;
 
+/// By so many beginnings of texts it is remembered where the last one stands that came with another number.
+const BEGINNINGS: usize = 256;
+
 /// The judgements of one worker.
 #[derive(Debug)]
 pub struct KnownTexts {
@@ -37,7 +40,9 @@ pub struct KnownTexts {
     /// The set that is next to be emptied when there are too many bytes.
     hand: usize,
     hasher: RandomState,
-    shape: Vec<u8>,
+    shape: Shape,
+    /// For each beginning, the number of a slot, counted through all sets, or of none.
+    last: Box<[u16]>,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +50,8 @@ struct Slot {
     hash: u64,
     /// Kept from the second time on, so that texts which never come again cost no more than their hash.
     text: Option<Box<[u8]>>,
+    /// Where numbers stand in it, if it is a shape.
+    numbers: Box<[u16]>,
     by: By,
     worth: u8,
     brief: Brief,
@@ -60,7 +67,8 @@ impl Default for KnownTexts {
             bytes: 0,
             hand: 0,
             hasher: RandomState::default(),
-            shape: Vec::new(),
+            shape: Shape::default(),
+            last: [u16::MAX; BEGINNINGS].into(),
         }
     }
 }
@@ -73,20 +81,47 @@ impl KnownTexts {
         if by.0 == 0 || text.len() > MAX_TEXT {
             return judged();
         }
-        let hash = self.hash(text, by.0);
-        if let Some(brief) = self.find(hash, text, by) {
+        let beginning = beginning(text);
+        if let Some(brief) = beginning.and_then(|beginning| self.find_last(beginning, text, by)) {
             return brief;
         }
-        let mut own = std::mem::take(&mut self.shape);
+        let hash = self.hash(text, by.0);
+        if let Some((brief, _)) = self.find(hash, text, by) {
+            return brief;
+        }
+        let mut shape = std::mem::take(&mut self.shape);
         // Nothing in a judgement hangs on what a number is.
-        let (same, hash) = if shape(text, &mut own) { (&*own, self.hash(&own, by.0)) } else { (text, hash) };
-        let brief = self.find(hash, same, by).unwrap_or_else(|| {
+        let brief = if shape.take(text) {
+            let hash = self.hash(&shape.text, by.0);
+            let found = self.find(hash, &shape.text, by);
+            if let Some((_, slot)) = found
+                && let Some(last) = beginning.and_then(|beginning| self.last.get_mut(beginning))
+            {
+                *last = slot;
+            }
+            found.map(|(brief, _)| brief).unwrap_or_else(|| {
+                let brief = judged();
+                self.keep(hash, &shape.text, &shape.numbers, by, brief);
+                brief
+            })
+        } else {
             let brief = judged();
-            self.keep(hash, same, by, brief);
+            self.keep(hash, text, &[], by, brief);
             brief
-        });
-        self.shape = own;
+        };
+        self.shape = shape;
         brief
+    }
+
+    /// The last one of those which begin like that, if the text differs from it only in numbers.
+    fn find_last(&mut self, beginning: usize, text: &[u8], by: By) -> Option<Brief> {
+        let last = usize::from(*self.last.get(beginning)?);
+        let slot = self.sets.get_mut(last / WAYS)?.as_mut()?.get_mut(last % WAYS)?;
+        if slot.by != by || !fits(text, slot.text.as_deref()?, &slot.numbers) {
+            return None;
+        }
+        slot.worth = KEPT;
+        Some(slot.brief)
     }
 
     /// With the version, so that databases which are sent the same texts do not meet in the same sets.
@@ -97,24 +132,26 @@ impl KnownTexts {
         hasher.finish()
     }
 
-    fn find(&mut self, hash: u64, text: &[u8], by: By) -> Option<Brief> {
-        let set = self.sets.get_mut(hash as usize % SETS)?.as_mut()?;
-        let slot = set.iter_mut().find(|slot| slot.hash == hash && slot.by == by)?;
+    /// What is kept of a text, and the number of its slot.
+    fn find(&mut self, hash: u64, text: &[u8], by: By) -> Option<(Brief, u16)> {
+        let number = hash as usize % SETS;
+        let set = self.sets.get_mut(number)?.as_mut()?;
+        let (way, slot) = set.iter_mut().enumerate().find(|(_, slot)| slot.hash == hash && slot.by == by)?;
         if slot.text.as_deref() != Some(text) {
             return None;
         }
         slot.worth = KEPT;
-        Some(slot.brief)
+        Some((slot.brief, (number * WAYS + way) as u16))
     }
 
-    fn keep(&mut self, hash: u64, text: &[u8], by: By, brief: Brief) {
+    fn keep(&mut self, hash: u64, text: &[u8], numbers: &[u16], by: By, brief: Brief) {
         let Some(set) = self.sets.get_mut(hash as usize % SETS) else { return };
         let set = set.get_or_insert_default();
         let again = set.iter_mut().find(|slot| slot.hash == hash && slot.by == by);
-        let mut new = Slot { hash, text: None, by, worth: NEW, brief };
+        let mut new = Slot { hash, text: None, numbers: Box::default(), by, worth: NEW, brief };
         let slot = match again {
             Some(slot) => {
-                (new.text, new.worth) = (Some(text.into()), KEPT);
+                (new.text, new.numbers, new.worth) = (Some(text.into()), numbers.into(), KEPT);
                 slot
             }
             None => {
@@ -140,8 +177,16 @@ impl KnownTexts {
 
 impl Slot {
     fn bytes(&self) -> usize {
-        self.text.as_ref().map_or(0, |text| text.len())
+        self.text.as_ref().map_or(0, |text| text.len()) + size_of_val(&*self.numbers)
     }
+}
+
+/// What tells texts apart that an application sends in turn, at a glance: their first 16 bytes.
+fn beginning(text: &[u8]) -> Option<usize> {
+    let (first, rest) = text.split_first_chunk()?;
+    let (first, second) = (u64::from_le_bytes(*first), u64::from_le_bytes(*rest.first_chunk()?));
+    let mixed = (first ^ second.rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    Some((mixed >> 32) as usize % BEGINNINGS)
 }
 
 /// What was found out about the text of a prepared statement, kept with it.
@@ -218,7 +263,7 @@ mod tests {
                 assert_eq!(known.judge(text.as_bytes(), &names, Dialect::default()).access, Access::Read);
             }
         }
-        assert!(known.shape.capacity() <= 2 * MAX_TEXT);
+        assert!(known.shape.text.capacity() <= 2 * MAX_TEXT && known.shape.numbers.capacity() <= MAX_TEXT);
         let bytes: usize = slots(&known).map(Slot::bytes).sum();
         assert_eq!(bytes, known.bytes);
         assert!((MAX_BYTES / 2..=MAX_BYTES).contains(&bytes), "{bytes}");
@@ -366,7 +411,7 @@ mod tests {
             known.judge(format!("select a from t where b = {n}").as_bytes(), &names, Dialect::default());
         }
         let kept = slots(&known).filter(|s| s.text.is_some()).count();
-        assert_eq!((kept, known.shape.as_slice()), (1, &b"select a from t where b = 0"[..]));
+        assert_eq!((kept, known.shape.text.as_slice()), (1, &b"select a from t where b = 0"[..]));
     }
 
     #[test]

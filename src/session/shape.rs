@@ -63,48 +63,76 @@ fn kind(text: &[u8], at: usize) -> Kind {
     text.get(at).map_or(Kind::Gap, |byte| KINDS[usize::from(*byte)])
 }
 
-/// Writes `text` to `out` with 0 in place of every whole number that stands alone, outside of quotes. Returns false, and
-/// leaves `out` undefined, if there is none, or if the text has anything (comments, dollar quotes and parameters,
-/// backslashes) for which one would have to look more closely: this is to be far cheaper than to find the text's tokens,
-/// so it is one walk that stops at few bytes.
-pub(super) fn shape(text: &[u8], out: &mut Vec<u8>) -> bool {
-    out.clear();
-    let mut copied = 0;
-    let mut at = 0;
-    while let Some(byte) = text.get(at) {
-        match KINDS[usize::from(*byte)] {
-            Kind::Word | Kind::Gap => at += dull(text.get(at..).unwrap_or_default()).max(1),
-            Kind::Digit => {
-                let start = at;
-                while kind(text, at) == Kind::Digit {
+/// A text with 0 in place of every whole number that stands alone, outside of quotes.
+#[derive(Debug, Default)]
+pub(super) struct Shape {
+    pub(super) text: Vec<u8>,
+    /// Where those zeros stand in it.
+    pub(super) numbers: Vec<u16>,
+}
+
+impl Shape {
+    /// Becomes the shape of `text`. Returns false, and is good for nothing, if that has no such number, if it is longer than
+    /// 65,535 bytes, or if it has anything (comments, dollar quotes and parameters, backslashes) for which one would have to
+    /// look more closely: this is to be far cheaper than to find the text's tokens, so it is one walk that stops at few bytes.
+    pub(super) fn take(&mut self, text: &[u8]) -> bool {
+        self.text.clear();
+        self.numbers.clear();
+        let mut copied = 0;
+        let mut at = 0;
+        while let Some(byte) = text.get(at) {
+            match KINDS[usize::from(*byte)] {
+                Kind::Word | Kind::Gap => at += dull(text.get(at..).unwrap_or_default()).max(1),
+                Kind::Digit => {
+                    let start = at;
+                    while kind(text, at) == Kind::Digit {
+                        at += 1;
+                    }
+                    let is_gap = |at| matches!(kind(text, at), Kind::Gap | Kind::Comment);
+                    if is_gap(start.wrapping_sub(1)) && is_gap(at) {
+                        self.text.extend_from_slice(text.get(copied..start).unwrap_or_default());
+                        let Ok(number) = self.text.len().try_into() else { return false };
+                        self.numbers.push(number);
+                        self.text.push(b'0');
+                        copied = at;
+                    }
+                }
+                Kind::Comment => {
+                    if matches!((byte, text.get(at + 1)), (b'-', Some(b'-')) | (b'/', Some(b'*'))) {
+                        return false;
+                    }
                     at += 1;
                 }
-                let is_gap = |at| matches!(kind(text, at), Kind::Gap | Kind::Comment);
-                if is_gap(start.wrapping_sub(1)) && is_gap(at) {
-                    out.extend_from_slice(text.get(copied..start).unwrap_or_default());
-                    out.push(b'0');
-                    copied = at;
+                Kind::Quote => {
+                    let rest = text.get(at + 1..).unwrap_or_default();
+                    let Some(length) = memchr(*byte, rest) else { return false };
+                    if memchr(b'\\', rest.get(..length).unwrap_or_default()).is_some() {
+                        return false;
+                    }
+                    at += length + 2;
                 }
+                Kind::Unclear => return false,
             }
-            Kind::Comment => {
-                if matches!((byte, text.get(at + 1)), (b'-', Some(b'-')) | (b'/', Some(b'*'))) {
-                    return false;
-                }
-                at += 1;
-            }
-            Kind::Quote => {
-                let rest = text.get(at + 1..).unwrap_or_default();
-                let Some(length) = memchr(*byte, rest) else { return false };
-                if memchr(b'\\', rest.get(..length).unwrap_or_default()).is_some() {
-                    return false;
-                }
-                at += length + 2;
-            }
-            Kind::Unclear => return false,
         }
+        self.text.extend_from_slice(text.get(copied..).unwrap_or_default());
+        copied > 0
     }
-    out.extend_from_slice(text.get(copied..).unwrap_or_default());
-    copied > 0
+}
+
+/// Whether `text` has that shape: what stands between the numbers is the same, byte for byte, and so it means the same.
+/// Cheaper than to find out what shape it has.
+pub(super) fn fits(text: &[u8], shape: &[u8], numbers: &[u16]) -> bool {
+    let (mut rest, mut from) = (text, 0);
+    for number in numbers {
+        let number = usize::from(*number);
+        let same = shape.get(from..number).and_then(|same| rest.strip_prefix(same));
+        let digits = same.unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let Some(behind) = same.and_then(|same| same.get(digits..)).filter(|_| digits > 0) else {
+            return false;
+        };
+        (rest, from) = (behind, number + 1);
+    }
+    !numbers.is_empty() && shape.get(from..) == Some(rest)
 }
 
 #[cfg(test)]
@@ -112,8 +140,8 @@ mod tests {
     use super::*;
 
     fn of(text: &str) -> Option<String> {
-        let mut out = Vec::new();
-        shape(text.as_bytes(), &mut out).then(|| String::from_utf8(out).unwrap())
+        let mut shape = Shape::default();
+        shape.take(text.as_bytes()).then(|| String::from_utf8(shape.text).unwrap())
     }
 
     #[test]
@@ -167,6 +195,34 @@ mod tests {
             "select 1--2",
         ] {
             assert_eq!(of(text).filter(|found| found != text), None, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_fits_has_the_same_shape(
+            one in "[a1 0-9'(),=/*\"$-]{0,12}",
+            numbers in proptest::collection::vec("[a0-9' -]{0,3}", 2..6),
+            between in "[a1 0-9'(,=-]{0,3}",
+        ) {
+            let mut found: Vec<(String, Option<Shape>)> = Vec::new();
+            for tail in ["", " ", "x", "0", "'"] {
+                for number in &numbers {
+                    let text = format!("{one}{number}{between}{number}{tail}");
+                    let mut shape = Shape::default();
+                    let has_one = shape.take(text.as_bytes());
+                    found.push((text, has_one.then_some(shape)));
+                }
+            }
+            for (text, own) in &found {
+                for (other, shape) in &found {
+                    let Some(shape) = shape else { continue };
+                    let same = own.as_ref().is_some_and(|own| own.text == shape.text);
+                    proptest::prop_assert_eq!(
+                        fits(text.as_bytes(), &shape.text, &shape.numbers), same, "{} {}", text, other
+                    );
+                }
+            }
         }
     }
 }
