@@ -88,6 +88,12 @@ enum Woken {
 impl Client {
     /// From its first unit to its end.
     pub(super) async fn live(&mut self) {
+        // A task has one waker all its life.
+        poll_fn(|cx| {
+            self.handle.listen(cx.waker());
+            Poll::Ready(())
+        })
+        .await;
         loop {
             let life = match &self.next() {
                 Some(Collected::Unit(unit)) => self.unit(unit).await,
@@ -207,7 +213,6 @@ impl Client {
     }
 
     fn poll_woken(&mut self, cx: &mut task::Context<'_>, slept: &mut bool) -> Poll<Woken> {
-        self.handle.listen(cx.waker());
         if (std::mem::replace(slept, true) || self.stream.poll_readable(cx).is_ready())
             && let Poll::Ready(read) = self.poll_read(cx)
         {

@@ -1,6 +1,7 @@
 //! A socket, TCP or Unix: what the operating system gives.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -136,23 +137,12 @@ impl Socket {
     /// Whether an idle connection is still open and has nothing to say: the operating system is not
     /// asked unless it has reported something.
     pub fn is_quiet(&self) -> bool {
-        let reported = match self {
-            Self::Tcp(s) => s.try_io(Interest::READABLE, || Ok(())),
-            Self::Unix(s) => s.try_io(Interest::READABLE, || Ok(())),
+        let mut room = [MaybeUninit::uninit()];
+        let seen = match self {
+            Self::Tcp(s) => s.try_io(Interest::READABLE, || SockRef::from(s).peek(&mut room)),
+            Self::Unix(s) => s.try_io(Interest::READABLE, || SockRef::from(s).peek(&mut room)),
         };
-        reported.is_err() || self.has_nothing()
-    }
-
-    /// The same where it has reported something, maybe long ago.
-    #[cold]
-    fn has_nothing(&self) -> bool {
-        let mut room = [0; 1];
-        let mut buffer = ReadBuf::new(&mut room);
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        match self {
-            Self::Tcp(s) => s.poll_peek(&mut cx, &mut buffer).is_pending(),
-            Self::Unix(s) => s.poll_read_ready(&mut cx).is_pending(),
-        }
+        seen.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
