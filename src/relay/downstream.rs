@@ -36,7 +36,7 @@ impl Exchange<'_, '_> {
             }
             // What a server says behind the end of the unit is not part of its answer: a server that dies says so
             // to whoever has it next.
-            if !self.is_fed() && self.server.replies.ready_to_come() == 0 {
+            if self.server.replies.ready_to_come() == 0 && !self.is_fed() {
                 return Ok(());
             }
             let rest = self.server.input.get(self.at..).unwrap_or_default();

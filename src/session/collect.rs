@@ -206,7 +206,7 @@ impl Collector {
         if first && frame.tag == tag::QUERY {
             return Some(query(frame, body, context));
         }
-        let mut started = self.started.unwrap_or(Started::new(true));
+        let started = self.started.get_or_insert(Started::new(true));
         match frame.tag {
             tag::QUERY => {
                 let Some(text) = client::query(body) else {
@@ -216,7 +216,6 @@ impl Collector {
                 started.only_closes = false;
                 started.follows(first);
                 self.at += frame.len;
-                self.started = Some(started);
                 return Some(self.finish(End::Closed, false));
             }
             tag::PARSE => {
@@ -240,12 +239,12 @@ impl Collector {
                 };
                 started.only_closes = false;
                 started.only_prepares = false;
-                self.mention(bind.statement, &mut started, context);
+                self.mention(bind.statement, context);
             }
             tag::DESCRIBE => {
                 started.only_closes = false;
                 match client::target(body) {
-                    Some(Target::Statement(name)) => self.mention(name, &mut started, context),
+                    Some(Target::Statement(name)) => self.mention(name, context),
                     Some(Target::Portal(_)) => started.only_prepares = false,
                     None => return Some(self.give_up(Collected::Malformed(frame.tag))),
                 }
@@ -264,13 +263,11 @@ impl Collector {
             }
             tag::SYNC => {
                 self.at += frame.len;
-                self.started = Some(started);
                 return Some(self.finish(End::Closed, false));
             }
             tag::FLUSH => {
                 let end = if started.only_prepares { End::Flushed } else { End::Open };
                 self.at += frame.len;
-                self.started = Some(started);
                 return Some(self.finish(end, false));
             }
             tag::FUNCTION_CALL => {
@@ -278,7 +275,6 @@ impl Collector {
                 started.function_call = true;
                 started.follows(first);
                 self.at += frame.len;
-                self.started = Some(started);
                 return Some(self.finish(End::Closed, false));
             }
             tag::TERMINATE => return Some(self.give_up(Collected::Terminate)),
@@ -291,12 +287,12 @@ impl Collector {
             other => return Some(self.give_up(Collected::Unknown(other))),
         }
         self.at += frame.len;
-        self.started = Some(started);
         None
     }
 
     /// A statement is used: what it says counts, unless it was parsed in this very unit.
-    fn mention(&mut self, name: &[u8], started: &mut Started, context: &Context<'_>) {
+    fn mention(&mut self, name: &[u8], context: &Context<'_>) {
+        let Some(started) = &mut self.started else { return };
         if name.is_empty() && started.unnamed.is_some() {
             return;
         }
@@ -313,8 +309,11 @@ impl Collector {
     }
 
     fn finish(&mut self, end: End, unread: bool) -> Collected {
-        let Self { at, verdict, started, .. } = std::mem::take(self);
-        let started = started.unwrap_or(Started::new(true));
+        let started = self.started.take().unwrap_or(Started::new(true));
+        let (at, verdict) = (std::mem::take(&mut self.at), std::mem::take(&mut self.verdict));
+        if !self.parsed.is_empty() {
+            self.parsed = Vec::new();
+        }
         let sync_only = at == client::SYNC_MESSAGE.len() && end == End::Closed;
         let judged = end != End::Open && !unread && !started.unknown && !started.function_call;
         Collected::Unit(Unit {
