@@ -82,7 +82,7 @@ impl Client {
             &mut noted,
             scratch,
         );
-        let ran = if exchange.has_settings() {
+        let ran = if exchange.set_up() {
             poll_fn(|cx| exchange.poll_run(cx, unit)).await
         } else {
             Box::pin(exchange.settle_and_run(unit)).await

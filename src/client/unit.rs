@@ -127,7 +127,8 @@ impl Client {
 
     /// Runs the unit on the server that the session has, or else on one that it finds for it.
     pub(super) async fn run(&mut self, unit: &Unit) -> Life {
-        let mut tries = self.tries(unit);
+        let bound = self.lease.is_some();
+        let mut tries = if bound { Tries::default() } else { self.tries(unit) };
         loop {
             let mut at = match self.start(unit, &mut tries) {
                 Ok(at) => at,

@@ -190,7 +190,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
     }
 
     /// Gives the server the session's settings and the unit, and the client the answer; [`Self::outcome`] says what the
-    /// end means. Only where the server [has the settings](Self::has_settings).
+    /// end means. Behind [`Self::set_up`].
     ///
     /// The unit leaves the client's input unless it was refused or nothing of its answer was seen.
     ///
@@ -270,7 +270,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
     }
 
     fn is_over(&self) -> bool {
-        !self.is_fed() && self.server.replies.ready_to_come() == 0 && self.pass == 0 && !self.has_unsent()
+        self.server.replies.ready_to_come() == 0 && !self.is_fed() && self.pass == 0 && !self.has_unsent()
     }
 
     /// Whether the server has not been sent all that it is to be sent.
@@ -283,9 +283,9 @@ impl<'a, 'b> Exchange<'a, 'b> {
         !matches!(self.feed, Feed::Closed) || self.client_pass > 0
     }
 
-    /// Whether the server has the session's settings, or gets them in front of the unit; else [`Self::settle_and_run`]
-    /// gives it those first.
-    pub fn has_settings(&mut self) -> bool {
+    /// Sees to it that the server has the session's settings, or gets them in front of the unit, to be followed by
+    /// [`Self::poll_run`] at once; `false` if it has to have them first, as [`Self::settle_and_run`] sees to.
+    pub fn set_up(&mut self) -> bool {
         if self.server.status != Status::Idle {
             // In the midst of the session's own transaction.
             return true;

@@ -124,3 +124,37 @@ async fn a_replica_that_says_much_before_its_first_row_is_heard() {
     let grown = proxy.peak() - before;
     assert!(grown < 2 * EACH, "{grown} bytes more");
 }
+
+#[tokio::test]
+async fn an_open_pipeline_whose_client_reads_late_goes_on_where_it_was() {
+    let proxy = Proxy::start(shared()).await;
+    let other = proxy.connect().await;
+    let sql = "SELECT n, repeat('late', n % 200) FROM generate_series(1, 20000) n";
+    let mut peer = Peer::log_in(proxy.port);
+    let before = proxy.peak();
+    // Each is flushed, so that the unit is open to its Sync, and all but the first come while the first one's answer is
+    // held up. The statements have names: what the client is told of those is put together here.
+    for n in 0..5 {
+        let name = format!("late{n}");
+        peer.send(&Script::default().parse(&name, sql).describe(&name).bind(&name).execute().bare(b'H').0);
+    }
+    let held_up = "/* tidegate: route=primary */ SELECT count(*) FROM pg_stat_activity \
+                   WHERE wait_event = 'ClientWrite' AND query LIKE 'SELECT n, repeat(''late''%'";
+    let began = std::time::Instant::now();
+    while value(&other, held_up).await != "1" {
+        assert!(began.elapsed() < Duration::from_secs(60), "the answer is not held up");
+    }
+    peer.send(&Script::default().query("SELECT 1").sync().0);
+    let all = peer.until(b'Z');
+    let mut tags: Vec<_> = all.iter().map(|(tag, _)| char::from(*tag)).collect();
+    assert_eq!(tags.iter().filter(|tag| **tag == 'D').count(), 5 * 20_000 + 1);
+    tags.dedup();
+    assert_eq!(tags.iter().collect::<String>(), format!("{}TDCZ", "1tT2DC".repeat(5)));
+    let mut numbers = all.iter().filter(|(tag, _)| *tag == b'D').map(|(_, body)| body[6..].to_vec());
+    assert!((0..5).all(|_| {
+        (1..=20_000).all(|n: u32| numbers.next().is_some_and(|row| row.starts_with(n.to_string().as_bytes())))
+    }));
+    assert_eq!(peer.tags(), "ZI");
+    let grown = proxy.peak() - before;
+    assert!(grown < 2 * EACH, "{grown} bytes more");
+}
