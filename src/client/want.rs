@@ -4,7 +4,7 @@ use super::accept::Entrance;
 use super::serve::Client;
 use crate::route::{RouteHint, Want, Why};
 use crate::session::Unit;
-use crate::sql::{Access, Reason};
+use crate::sql::{Access, Names, Reason};
 use crate::wire::build::Report;
 use crate::wire::sqlstate;
 
@@ -42,8 +42,9 @@ impl Client {
             return Ok(Want::Primary(Why::Unjudged));
         }
         if begins_read_only {
-            // What comes later in it may call what nobody knows yet: once it has read from a replica, that would be refused.
-            return Ok(if self.catalog.is_known() {
+            // What comes later in it may call a function. Behind a read from a replica one that nothing is known of is refused,
+            // and before the first look at the catalog those are all but PostgreSQL's own.
+            return Ok(if self.names.get().knows_users() {
                 Want::Read(Why::ReadOnlyTransaction)
             } else {
                 Want::Primary(Why::CatalogUnknown)

@@ -92,6 +92,7 @@ async fn a_route_can_be_demanded() {
 #[tokio::test]
 async fn transactions_stay_where_they_began() {
     let proxy = Proxy::with(shared(), &PATIENT).await;
+    proxy.wait_catalog("postgres").await;
     let client = proxy.connect().await;
     let primary = shared().primary().port.to_string();
     client.batch_execute("BEGIN").await.unwrap();
@@ -116,6 +117,7 @@ async fn transactions_stay_where_they_began() {
 #[tokio::test]
 async fn what_does_not_belong_on_a_replica_takes_a_read_only_transaction_to_the_primary() {
     let proxy = Proxy::with(shared(), &PATIENT).await;
+    proxy.wait_catalog("postgres").await;
     let client = proxy.connect().await;
     for begin in ["BEGIN READ ONLY", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"] {
         client.batch_execute(begin).await.unwrap();
