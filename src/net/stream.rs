@@ -1,5 +1,6 @@
 //! A connection: a socket, and TLS on it if that was agreed on.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -20,7 +21,7 @@ pub struct Stream {
     socket: Socket,
     tls: Option<Box<Session>>,
     /// How often something was there to read since there last was nothing.
-    reads: u8,
+    reads: Cell<u8>,
 }
 
 /// A peer that always has more must not keep the thread for one client: after so many reads in a row others have a turn.
@@ -29,7 +30,7 @@ const IN_A_ROW: u8 = 32;
 impl Stream {
     /// Takes a TCP connection as it is.
     pub fn tcp(stream: TcpStream) -> Self {
-        Self { socket: Socket::Tcp(stream), tls: None, reads: 0 }
+        Self { socket: Socket::Tcp(stream), tls: None, reads: Cell::default() }
     }
 
     /// Connects to a host and port, or to the socket of that port in the directory `host` if it starts with a slash.
@@ -37,7 +38,7 @@ impl Stream {
     /// # Errors
     /// As the operating system says.
     pub async fn connect(host: &str, port: u16) -> io::Result<Self> {
-        Socket::connect(host, port).await.map(|socket| Self { socket, tls: None, reads: 0 })
+        Socket::connect(host, port).await.map(|socket| Self { socket, tls: None, reads: Cell::default() })
     }
 
     /// Goes over to TLS. `received` are bytes of the peer's that have been read already.
@@ -61,10 +62,14 @@ impl Stream {
     /// # Errors
     /// As the operating system says.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &self.tls {
-            Some(tls) if tls.has_plaintext() => Poll::Ready(Ok(())),
-            _ => self.socket.poll_readable(cx),
+        if self.tls.as_ref().is_some_and(|tls| tls.has_plaintext()) {
+            return Poll::Ready(Ok(()));
         }
+        let ready = self.socket.poll_readable(cx);
+        if ready.is_pending() {
+            self.reads.set(0);
+        }
+        ready
     }
 
     /// Waits until it can be written to.
@@ -90,17 +95,14 @@ impl Stream {
     /// As [`Self::read`].
     pub fn poll_read_into(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
         // Not by tokio's budget, which takes more instructions for each read than all else here.
-        while self.reads < IN_A_ROW {
+        while self.reads.get() < IN_A_ROW {
             if let Some(n) = self.try_read(buffer)? {
-                self.reads += 1;
+                self.reads.set(self.reads.get() + 1);
                 return Poll::Ready(Ok(n));
             }
-            if self.socket.poll_readable(cx)?.is_pending() {
-                self.reads = 0;
-                return Poll::Pending;
-            }
+            ready!(self.poll_readable(cx))?;
         }
-        self.reads = 0;
+        self.reads.set(0);
         // Not just to the end of the line of tasks: first the thread looks at what else has come.
         if pin!(yield_now()).poll(cx).is_ready() {
             cx.waker().wake_by_ref();
@@ -262,7 +264,6 @@ pub fn invalid_data(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) 
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
     use std::rc::Rc;
 
     use tokio::net::TcpListener;
@@ -292,6 +293,33 @@ mod tests {
             other.abort();
             assert!(turns.get() >= 50, "{} turns", turns.get());
             drop(peer);
+        });
+    }
+
+    #[test]
+    fn who_reads_what_is_always_there_leaves_turns_to_others() {
+        local_runtime().unwrap().block_on(async {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let (peer, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+            let mut peer = Stream::tcp(peer.unwrap());
+            let mut stream = Stream::tcp(accepted.unwrap().0);
+            peer.write_all(&[1; 10_000]).await.unwrap();
+            let turns = Rc::new(Cell::new(0));
+            let other = turns.clone();
+            let other = tokio::task::spawn_local(async move {
+                loop {
+                    other.set(other.get() + 1);
+                    yield_now().await;
+                }
+            });
+            let mut buffer = BytesMut::with_capacity(1);
+            for _ in 0..10_000 {
+                buffer.clear();
+                assert_eq!(stream.read(&mut buffer).await.unwrap(), 1);
+            }
+            other.abort();
+            assert!(turns.get() >= 200, "{} turns", turns.get());
         });
     }
 }
