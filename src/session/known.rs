@@ -81,7 +81,7 @@ impl KnownTexts {
         if by.0 == 0 || text.len() > MAX_TEXT {
             return judged();
         }
-        let beginning = beginning(text);
+        let beginning = beginning(text, by.0);
         if let Some(brief) = beginning.and_then(|beginning| self.find_last(beginning, text, by)) {
             return brief;
         }
@@ -181,11 +181,12 @@ impl Slot {
     }
 }
 
-/// What tells texts apart that an application sends in turn, at a glance: their first 16 bytes.
-fn beginning(text: &[u8]) -> Option<usize> {
+/// What tells texts apart that an application sends in turn, at a glance: their first 16 bytes. With the
+/// version, as [`KnownTexts::hash`] has it.
+fn beginning(text: &[u8], version: u64) -> Option<usize> {
     let (first, rest) = text.split_first_chunk()?;
     let (first, second) = (u64::from_le_bytes(*first), u64::from_le_bytes(*rest.first_chunk()?));
-    let mixed = (first ^ second.rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (first ^ second.rotate_left(29) ^ version).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     Some((mixed >> 32) as usize % BEGINNINGS)
 }
 
