@@ -8,7 +8,7 @@ use super::serve::{Client, Life};
 use super::unit::TransactionKind;
 use crate::pool::Lease;
 use crate::relay::{begin, settle};
-use crate::route::Why;
+use crate::route::{RouteHint, Why};
 use crate::session::state::{LastRoute, Lost};
 use crate::session::{Unit, local};
 use crate::sql::Access;
@@ -56,7 +56,9 @@ impl Client {
         let binds = unit.verdict.binds();
         let failed = self.session.status == Status::Failed;
         let fits = failed && (unit.verdict.statements <= 1 || !binds);
-        match begun.filter(|_| !failed) {
+        // Who has asked for a replica is not taken elsewhere.
+        let told = self.route(unit) == Some(RouteHint::Replica);
+        match begun.filter(|_| !failed && !told) {
             _ if fits => Ok(lease),
             Some(modes) => match self.move_to_primary(lease, modes, unit).await {
                 Ok(moved) => Ok(moved),
@@ -122,6 +124,9 @@ fn binding_on_replica() -> Report {
         sqlstate::READ_ONLY_TRANSACTION,
         "this statement cannot run in a READ ONLY transaction that has read from a replica",
     )
-    .detail("It would bind the session to the replica, or take a lock there that nobody else sees.")
-    .hint("Make it the first statement of its transaction, or begin with /* tidegate: route=primary */.")
+    .detail("It may bind the session to the replica, or take a lock there that nobody else sees.")
+    .hint(
+        "Make it the first statement of its transaction, or begin with /* tidegate: route=primary */. A function that does \
+         neither can be named in routing.safe_functions.",
+    )
 }

@@ -244,7 +244,7 @@ impl Client {
     }
 
     /// Where the client wants the unit: by its own hint, else by the session's.
-    fn route(&self, unit: &Unit) -> Option<RouteHint> {
+    pub(super) fn route(&self, unit: &Unit) -> Option<RouteHint> {
         unit.verdict.hint.route.unwrap_or(self.session.route)
     }
 

@@ -44,7 +44,8 @@ impl Client {
         if begins_read_only {
             // What comes later in it may call a function. Behind a read from a replica one that nothing is known of is refused,
             // and before the first look at the catalog those are all but PostgreSQL's own.
-            return Ok(if self.names.get().knows_users() {
+            let known = self.names.get().knows_users();
+            return Ok(if known || self.worker.topology().primary.is_none() {
                 Want::Read(Why::ReadOnlyTransaction)
             } else {
                 Want::Primary(Why::CatalogUnknown)

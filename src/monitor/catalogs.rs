@@ -184,7 +184,8 @@ impl Reader {
                     tracing::warn!(
                         database,
                         reason = %failure,
-                        "the catalog cannot be read: statements with functions or relations that are not built in go to the primary"
+                        "the catalog cannot be read: statements with functions or relations that are not built in, and READ ONLY \
+                         transactions, go to the primary"
                     );
                     quiet = true;
                 }

@@ -171,12 +171,53 @@ impl Verdict {
     /// text counts, too.
     #[must_use]
     pub fn binds(&self) -> bool {
-        self.effects.has(BINDING.with(Effects::HIDDEN)) || self.access() == Access::Primary(Reason::Lock)
+        self.effects.has(BINDING.with(Effects::MAY_BIND)) || self.access() == Access::Primary(Reason::Lock)
     }
 
     /// Whether the unit changes anything that the session keeps track of.
     #[must_use]
     pub fn is_stateful(&self) -> bool {
         self.effects.has(BINDING.with(Effects::SETTINGS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::{Catalog, CatalogRows, Dialect, Overrides, classify};
+
+    #[test]
+    fn what_may_bind_is_what_is_called_not_what_is_read_from() {
+        let mut rows = CatalogRows::default();
+        rows.push("hiding_relation", "orders");
+        rows.push("binding_function", "lock_it");
+        let known = Catalog::build(rows, &Overrides::default());
+        let changing = known.changing();
+        let binds = |text: &str, names: &Catalog| {
+            let mut verdict = Verdict::default();
+            verdict.fold(&Brief::of(text.as_bytes(), &classify(text.as_bytes(), names, Dialect::default())));
+            verdict.binds()
+        };
+        for names in [&known, &changing] {
+            for text in [
+                "select * from orders",
+                "select o.lock_it from orders o",
+                "declare c cursor for select * from orders",
+                "select pg_backend_pid(), a from orders",
+                "select lower(a) from orders, others",
+                "explain insert into orders values (1)",
+            ] {
+                assert!(!binds(text, names), "{text}");
+            }
+            for text in [
+                "select lock_it()",
+                "select a from orders where lock_it()",
+                "do 'begin end'",
+                "call lock_it()",
+            ] {
+                assert!(binds(text, names), "{text}");
+            }
+        }
+        assert!(!binds("select quite_new()", &known) && binds("select quite_new()", &changing));
     }
 }

@@ -219,7 +219,7 @@ fn verb<'a>(walk: &mut Walk<'a, '_>, key: Key) -> Command<'a> {
                 sets |= walk.cursor.bytes(token).windows(3).any(|word| word.eq_ignore_ascii_case(b"set"));
             }
             let settings = if sets { Effects::UNKNOWN_SETTINGS } else { Effects::OPAQUE };
-            plain(walk, Reason::Write, settings.with(Effects::HIDDEN))
+            plain(walk, Reason::Write, settings.with(Effects::HIDDEN).with(Effects::MAY_BIND))
         }
         Key::Create => create(walk),
         Key::Alter | Key::Drop => {

@@ -98,6 +98,9 @@ impl Effects {
     /// whatever else binds the session: only the server can tell.
     pub const HIDDEN: Self = Self(1 << 17);
 
+    /// Such code is named here, rather than behind a table that may be written to: it runs in a READ ONLY transaction, too.
+    pub const MAY_BIND: Self = Self(1 << 18);
+
     /// Whether any bit of `other` is set.
     #[must_use]
     pub const fn has(self, other: Self) -> bool {

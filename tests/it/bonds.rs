@@ -97,7 +97,11 @@ async fn a_lock_that_was_not_got_binds_nobody() {
 #[tokio::test]
 async fn what_code_leaves_binds_its_session_and_reaches_nobody_else() {
     database("bonds_code").await;
-    let proxy = Proxy::with(shared(), &[("TIDEGATE_POOL_SIZE", "2"), ("TIDEGATE_WORKERS", "1")]).await;
+    let proxy = Proxy::with(
+        shared(),
+        &[("TIDEGATE_POOL_SIZE", "2"), ("TIDEGATE_WORKERS", "1"), ("TIDEGATE_FRESHNESS_REPLICA_WAIT", "10s")],
+    )
+    .await;
     let client = proxy.connect_to("bonds_code").await;
     client
         .batch_execute(
@@ -159,10 +163,19 @@ async fn what_code_leaves_binds_its_session_and_reaches_nobody_else() {
     for lock in ["SELECT lock_it()", "SELECT fill_by_another()", "DO 'BEGIN PERFORM lock_it(); END'"] {
         reader.batch_execute("BEGIN READ ONLY").await.unwrap();
         assert_eq!(value(&reader, "SELECT 1").await, "1");
-        assert_eq!(last_route(&reader).await.1, "replica");
+        // What runs where such a table is written to does not run where it is read.
+        for read in ["TABLE audited", "DECLARE c CURSOR FOR TABLE audited"] {
+            reader.batch_execute(read).await.unwrap();
+            assert_eq!(last_route(&reader).await.1, "replica", "{read}");
+        }
         assert_eq!(sqlstate(&reader, lock).await, "25006", "{lock}");
         reader.batch_execute("ROLLBACK").await.unwrap();
     }
+    // Who has asked for a replica is not taken elsewhere.
+    reader.batch_execute("SET tidegate.route = replica").await.unwrap();
+    reader.batch_execute("BEGIN READ ONLY").await.unwrap();
+    assert_eq!(sqlstate(&reader, "SELECT lock_it()").await, "25006");
+    reader.batch_execute("ROLLBACK").await.unwrap();
     for end in ["COMMIT", "ROLLBACK"] {
         client.batch_execute("BEGIN READ ONLY").await.unwrap();
         client.batch_execute("SELECT lock_it()").await.unwrap();

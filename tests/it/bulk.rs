@@ -128,6 +128,7 @@ async fn a_replica_that_says_much_before_its_first_row_is_heard() {
 #[tokio::test]
 async fn an_open_pipeline_whose_client_reads_late_goes_on_where_it_was() {
     let proxy = Proxy::start(shared()).await;
+    proxy.wait_catalog("postgres").await;
     let other = proxy.connect().await;
     let sql = "SELECT n, repeat('late', n % 200) FROM generate_series(1, 20000) n";
     let mut peer = Peer::log_in(proxy.port);

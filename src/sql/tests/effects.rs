@@ -72,12 +72,15 @@ fn every_effect_has_its_statements() {
         ("select dblink_exec('x')", Effects::EXTERNAL.with(Effects::OPAQUE)),
         ("select nobody_knows()", Effects::OPAQUE),
         ("call p(1)", Effects::OPAQUE),
-        ("do $$ begin null; end $$", Effects::OPAQUE.with(Effects::HIDDEN)),
+        ("do $$ begin null; end $$", Effects::OPAQUE.with(Effects::HIDDEN).with(Effects::MAY_BIND)),
         (
             "do $$ begin perform set_config('a.b', 'c', false); end $$",
-            Effects::UNKNOWN_SETTINGS.with(Effects::HIDDEN),
+            Effects::UNKNOWN_SETTINGS.with(Effects::HIDDEN).with(Effects::MAY_BIND),
         ),
-        ("do language plpgsql 'begin set role x; end'", Effects::UNKNOWN_SETTINGS.with(Effects::HIDDEN)),
+        (
+            "do language plpgsql 'begin set role x; end'",
+            Effects::UNKNOWN_SETTINGS.with(Effects::HIDDEN).with(Effects::MAY_BIND),
+        ),
         ("insert into t (a) values (lower('X'))", Effects::default()),
         ("select lo_export(1, '/x')", Effects::EXTERNAL),
         ("select nextval('s')", Effects::SEQUENCE),

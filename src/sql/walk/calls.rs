@@ -65,7 +65,8 @@ impl Walk<'_, '_> {
         if let Some(special) = special {
             self.leave(special.effects);
         }
-        self.hidden(name);
+        // A column, mostly: not enough for a READ ONLY transaction to be refused anything.
+        self.hidden(name, Effects::HIDDEN);
         if !self.names.sets(name) && self.names.is_users(name) {
             self.leave(Effects::OPAQUE);
         }
@@ -79,14 +80,14 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// What the code of a function of that name does to the session, as far as that is known.
-    fn hidden(&mut self, name: &[u8]) {
+    /// What the code of a function of that name does to the session, as far as that is known; `binding` if it may bind it.
+    fn hidden(&mut self, name: &[u8], binding: Effects) {
         if self.names.sets(name) {
             self.leave(Effects::UNKNOWN_SETTINGS);
             self.raise(Reason::SessionState);
         }
         if self.names.binds(name) {
-            self.leave(Effects::HIDDEN);
+            self.leave(binding);
             self.raise(Reason::Function);
         }
     }
@@ -99,7 +100,7 @@ impl Walk<'_, '_> {
         }
         self.leave(Effects::OPAQUE);
         if self.asks() || self.verb == Key::Call {
-            self.leave(Effects::HIDDEN);
+            self.leave(Effects::HIDDEN.with(Effects::MAY_BIND));
             if self.names.knows_users() {
                 self.leave(Effects::UNKNOWN_SETTINGS);
             }
@@ -131,7 +132,7 @@ impl Walk<'_, '_> {
         if !syntax {
             self.unheard_of(name);
         }
-        self.hidden(name);
+        self.hidden(name, Effects::HIDDEN.with(Effects::MAY_BIND));
         if !self.asks() {
             // INSERT INTO t (a, b).
             self.hides |= self.names.hides(name);
