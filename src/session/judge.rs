@@ -218,6 +218,13 @@ mod tests {
                 assert!(binds(text, names), "{text}");
             }
         }
-        assert!(!binds("select quite_new()", &known) && binds("select quite_new()", &changing));
+        // What comes before a call has nothing to do with it.
+        for text in [
+            "select quite_new()",
+            "select a from t where quite_new()",
+            "with c as (table t) select quite_new() from c",
+        ] {
+            assert!(!binds(text, &known) && binds(text, &changing), "{text}");
+        }
     }
 }

@@ -99,7 +99,8 @@ impl Walk<'_, '_> {
             return;
         }
         self.leave(Effects::OPAQUE);
-        if self.asks() || self.verb == Key::Call {
+        // A read calls it, wherever it goes for other reasons.
+        if self.asks() || matches!(self.verb, Key::Call | Key::Select | Key::With) {
             self.leave(Effects::HIDDEN.with(Effects::MAY_BIND));
             if self.names.knows_users() {
                 self.leave(Effects::UNKNOWN_SETTINGS);
