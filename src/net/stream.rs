@@ -271,55 +271,57 @@ mod tests {
     use super::*;
     use crate::net::local_runtime;
 
+    async fn pair() -> (Stream, Stream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (peer, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (Stream::tcp(peer.unwrap()), Stream::tcp(accepted.unwrap().0))
+    }
+
+    /// How many turns another task has while `work` is done.
+    async fn turns_of_others(work: impl Future<Output = ()>) -> usize {
+        let turns = Rc::new(Cell::new(0));
+        let counted = turns.clone();
+        let other = tokio::task::spawn_local(async move {
+            loop {
+                counted.set(counted.get() + 1);
+                yield_now().await;
+            }
+        });
+        work.await;
+        other.abort();
+        turns.get()
+    }
+
     #[test]
     fn who_writes_without_waiting_leaves_turns_to_others() {
         local_runtime().unwrap().block_on(async {
-            let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-            let address = listener.local_addr().unwrap();
-            let (peer, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-            let mut stream = Stream::tcp(accepted.unwrap().0);
+            let (_peer, mut stream) = pair().await;
             stream.write_all(b"the first write finds out that it can be written").await.unwrap();
-            let turns = Rc::new(Cell::new(0));
-            let other = turns.clone();
-            let other = tokio::task::spawn_local(async move {
-                loop {
-                    other.set(other.get() + 1);
-                    tokio::task::yield_now().await;
+            let turns = turns_of_others(async {
+                for _ in 0..10_000 {
+                    stream.write_all(b"x").await.unwrap();
                 }
             });
-            for _ in 0..10_000 {
-                stream.write_all(b"x").await.unwrap();
-            }
-            other.abort();
-            assert!(turns.get() >= 50, "{} turns", turns.get());
-            drop(peer);
+            let turns = turns.await;
+            assert!(turns >= 50, "{turns} turns");
         });
     }
 
     #[test]
     fn who_reads_what_is_always_there_leaves_turns_to_others() {
         local_runtime().unwrap().block_on(async {
-            let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-            let address = listener.local_addr().unwrap();
-            let (peer, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-            let mut peer = Stream::tcp(peer.unwrap());
-            let mut stream = Stream::tcp(accepted.unwrap().0);
+            let (mut peer, mut stream) = pair().await;
             peer.write_all(&[1; 10_000]).await.unwrap();
-            let turns = Rc::new(Cell::new(0));
-            let other = turns.clone();
-            let other = tokio::task::spawn_local(async move {
-                loop {
-                    other.set(other.get() + 1);
-                    yield_now().await;
+            let turns = turns_of_others(async {
+                let mut buffer = BytesMut::with_capacity(1);
+                for _ in 0..10_000 {
+                    buffer.clear();
+                    assert_eq!(stream.read(&mut buffer).await.unwrap(), 1);
                 }
             });
-            let mut buffer = BytesMut::with_capacity(1);
-            for _ in 0..10_000 {
-                buffer.clear();
-                assert_eq!(stream.read(&mut buffer).await.unwrap(), 1);
-            }
-            other.abort();
-            assert!(turns.get() >= 200, "{} turns", turns.get());
+            let turns = turns.await;
+            assert!(turns >= 200, "{turns} turns");
         });
     }
 }
