@@ -57,11 +57,7 @@ impl Client {
                 if self.session.bonds == Bonds::InDoubt {
                     return Ended::Early(Box::new(Cut { lease, place, outcome }));
                 }
-                if self.session.pins.is_empty() {
-                    self.give_back_by(lease, &topology);
-                } else {
-                    self.lease = Some(lease);
-                }
+                self.keep_or_give_back_by(lease, &topology);
                 Ended::Unit(Life::GoesOn)
             }
             Outcome::Done(_) => {
@@ -169,8 +165,13 @@ impl Client {
 
     /// A session that is bound to its server keeps the connection between transactions, too.
     pub(super) fn keep_or_give_back(&mut self, lease: Lease) {
+        let topology = self.worker.topology();
+        self.keep_or_give_back_by(lease, &topology);
+    }
+
+    fn keep_or_give_back_by(&mut self, lease: Lease, topology: &Topology) {
         if self.session.pins.is_empty() {
-            self.give_back(lease);
+            self.give_back_by(lease, topology);
         } else {
             self.lease = Some(lease);
         }
