@@ -130,7 +130,7 @@ impl Client {
         let bound = self.lease.is_some();
         let mut tries = if bound { Tries::default() } else { self.tries(unit) };
         loop {
-            let mut at = match self.start(unit, &mut tries) {
+            let mut at = match self.start(unit, &tries) {
                 Ok(at) => at,
                 Err(slow) => match Box::pin(self.start_in_time(unit, &mut tries, slow)).await {
                     Ok(at) => at,
@@ -235,7 +235,7 @@ impl Client {
 
     /// Where the unit runs, if that takes no wait.
     #[inline]
-    fn start(&mut self, unit: &Unit, tries: &mut Tries) -> Result<At, Box<Slow>> {
+    fn start(&mut self, unit: &Unit, tries: &Tries) -> Result<At, Box<Slow>> {
         if let Some(lease) = self.lease.take() {
             return if self.must_not_stay(unit, &lease) {
                 Err(Box::new(Slow::Stays(lease)))

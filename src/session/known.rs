@@ -93,17 +93,16 @@ impl KnownTexts {
         // Nothing in a judgement hangs on what a number is.
         let brief = if shape.take(text) {
             let hash = self.hash(&shape.text, by.0);
-            let found = self.find(hash, &shape.text, by);
-            if let Some((_, slot)) = found
-                && let Some(last) = beginning.and_then(|beginning| self.last.get_mut(beginning))
-            {
-                *last = slot;
-            }
-            found.map(|(brief, _)| brief).unwrap_or_else(|| {
+            if let Some((brief, slot)) = self.find(hash, &shape.text, by) {
+                if let Some(last) = beginning.and_then(|beginning| self.last.get_mut(beginning)) {
+                    *last = slot;
+                }
+                brief
+            } else {
                 let brief = judged();
                 self.keep(hash, &shape.text, &shape.numbers, by, brief);
                 brief
-            })
+            }
         } else {
             let brief = judged();
             self.keep(hash, text, &[], by, brief);
