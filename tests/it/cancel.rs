@@ -274,6 +274,8 @@ async fn a_write_that_was_cancelled_while_a_connection_was_made_leaves_nothing()
     let proxy = Proxy::with(&cluster, &[("TIDEGATE_WORKERS", "1")]).await;
     let (client, other) = (proxy.connect().await, proxy.connect().await);
     client.batch_execute("CREATE TABLE t(n int)").await.unwrap();
+    // Nobody else is on his way to the server then.
+    proxy.wait_catalog("postgres").await;
     // It has the one connection that there is.
     other.batch_execute("BEGIN").await.unwrap();
     // It would bind the session, too.

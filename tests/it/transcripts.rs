@@ -132,7 +132,14 @@ impl Others {
                     peer.send(&s().query("UPDATE numbers SET n = n WHERE n = 0").0);
                     assert_eq!(peer.tags(), "CZI");
                     peer.send(&s().bind("a").execute().sync().0);
-                    assert_eq!(peer.tags(), "2DCZI");
+                    let all = peer.until(b'Z');
+                    let tags: String = all.iter().map(|m| char::from(m.0)).collect();
+                    assert_eq!(
+                        tags,
+                        "2DCZ",
+                        "{:?}",
+                        all.iter().map(|m| String::from_utf8_lossy(&m.1).into_owned()).collect::<Vec<_>>()
+                    );
                 }
             })
         };
