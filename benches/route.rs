@@ -8,7 +8,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use tidegate::lsn::{Lsn, Ticket, Timeline, WalGeometry};
 use tidegate::route::{Ask, Budget, Level, Open, Want, Why, decide};
 use tidegate::session::Freshness;
-use tidegate::topology::{NodeId, Observation, Observer, Report, Topology};
+use tidegate::topology::{Heard, NodeId, Observation, Observer, Report, Topology};
 
 /// What a poll finds.
 fn report(in_recovery: bool, lsn: u64) -> Report {
@@ -47,6 +47,7 @@ const ASK: Ask<'_> = Ask {
     wait_over_budget: true,
     deadline: Duration::from_secs(10),
     waited_since: None,
+    may_prove: true,
     avoid: &[],
 };
 
@@ -58,12 +59,12 @@ fn route(c: &mut Criterion) {
     let now = Duration::from_millis(6);
     for replicas in [2, 19] {
         let topology = topology(replicas);
-        let mut budget = Budget::new(None, 1);
+        let (mut budget, heard) = (Budget::new(None, 1), Heard::default());
         let mut freshness = Freshness::new(0);
         freshness.wrote(open(0), &topology);
         freshness.resolve(&topology, |_| Ticket(2));
         c.bench_function(&format!("decide among {} nodes", replicas + 1), |b| {
-            b.iter(|| decide(black_box(&ASK), &freshness.view(), &topology, now, &mut budget));
+            b.iter(|| decide(black_box(&ASK), &freshness.view(&heard), &topology, now, &mut budget));
         });
     }
 }

@@ -5,6 +5,7 @@
 //! [`Token`], which carries the epoch and the timeline that its LSN belongs to.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::str::FromStr;
 
 /// Default `wal_block_size`, in bytes. `SHOW wal_block_size` tells a server's own.
@@ -150,6 +151,25 @@ impl Default for WalGeometry {
     }
 }
 
+/// How far a replica must have replayed for a read, which it is asked for in front of it: unless it says so, nobody is to see
+/// its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proof(NonZeroU64);
+
+impl Proof {
+    /// That it has replayed so much; `None` if that is nothing.
+    #[must_use]
+    pub fn of(need: Lsn) -> Option<Self> {
+        NonZeroU64::new(need.0).map(Self)
+    }
+
+    /// Whether it is given by what the replica has said.
+    #[must_use]
+    pub fn is_given(self, said: Option<Lsn>) -> bool {
+        said.is_some_and(|lsn| lsn.0 >= self.0.get())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,5 +197,13 @@ mod tests {
         assert_eq!(Lsn(0x500_2018).before_page_header(geometry), Lsn(0x500_2000));
         assert_eq!(Lsn(0x500_2028).before_page_header(geometry), Lsn(0x500_2028));
         assert_eq!(Lsn(0x500_2000).before_page_header(geometry), Lsn(0x500_2000));
+    }
+
+    #[test]
+    fn what_was_not_said_is_not_proven() {
+        let proof = Proof::of(Lsn(7)).unwrap();
+        assert!(proof.is_given(Some(Lsn(7))) && proof.is_given(Some(Lsn(8))));
+        assert!(!proof.is_given(Some(Lsn(6))) && !proof.is_given(None));
+        assert_eq!(Proof::of(Lsn::ZERO), None);
     }
 }

@@ -193,6 +193,7 @@ fn start_worker(
             waiters: Waiters::new(polls.clone()).into(),
             polls,
             looked: Default::default(),
+            heard: Default::default(),
             round: number.into(),
             budget: budget.into(),
             topology: Latest::of(shared.topology.clone()),

@@ -150,6 +150,7 @@ async fn let_in(
                 sets: false,
                 pid,
                 defines: false,
+                mute: false,
                 begun: None,
                 pending_unit: false,
                 skip: 0,

@@ -5,11 +5,12 @@ use std::io;
 
 use bytes::BytesMut;
 
+use super::place::Place;
 use super::serve::Client;
 use super::unit::{At, How};
 use crate::pool::Lease;
-use crate::relay::exchange::{ClientSide, Plan};
-use crate::relay::{Exchange, Farewell, Outcome, Reached, SettleError};
+use crate::relay::exchange::ClientSide;
+use crate::relay::{Asks, Exchange, Farewell, Outcome, Plan, Reached, SettleError};
 use crate::session::notes::{Notes, notes};
 use crate::session::pins::Pins;
 use crate::session::translate::Sharing;
@@ -22,6 +23,7 @@ impl Client {
     /// Runs the unit there.
     pub(super) async fn exchange(&mut self, at: &mut At, unit: &Unit) -> Outcome {
         let (lease, how) = (&mut at.lease, at.how);
+        lease.connection.told = None;
         // While a connection was made, say. What comes further on tells the server something of the session already.
         if self.is_cancelled() {
             return Outcome::Cancelled;
@@ -49,6 +51,10 @@ impl Client {
             return unprepared(error, speaks_of_names);
         }
         if unit.named && self.session.statements.are_older_than(generation) {
+            // While a connection was made, say. A replica that has yet to show that it is far enough is not to tell columns.
+            if at.place.proof.is_some() {
+                return Outcome::InVain { pass: 0 };
+            }
             match Box::pin(self.check_shapes(lease, unit, generation)).await {
                 Ok(true) => {}
                 Ok(false) => return Outcome::PlanChanged,
@@ -61,7 +67,7 @@ impl Client {
         } else {
             None
         };
-        let plan = self.plan(unit, lease, how, generation);
+        let plan = self.plan(unit, lease, &at.place, how, generation);
         let connection = &mut lease.connection;
         self.handle.runs(connection.node, connection.pid, &connection.key);
         let scratch = {
@@ -70,7 +76,8 @@ impl Client {
                 connection.input = buffers.take();
             }
             // Only where messages of ours come in between the unit and its answer are put together anew.
-            let mut scratch = || if unit.named { buffers.take() } else { BytesMut::new() };
+            let adds = unit.named || !matches!(plan.asks, Asks::Nothing);
+            let mut scratch = || if adds { buffers.take() } else { BytesMut::new() };
             (scratch(), scratch())
         };
         let mut exchange = Exchange::new(
@@ -89,9 +96,10 @@ impl Client {
         };
         let outcome = exchange.outcome(ran);
         self.pending_unit = !exchange.has_taken();
+        let asked = exchange.asked();
         let (to_server, to_client) = exchange.into_scratch();
         let mut buffers = self.worker.buffers.borrow_mut();
-        if unit.named {
+        if unit.named || asked != Asks::Nothing {
             buffers.give(to_server);
             buffers.give(to_client);
         }
@@ -99,6 +107,9 @@ impl Client {
             buffers.give(std::mem::take(&mut connection.input));
         }
         drop(buffers);
+        if asked != Asks::Nothing {
+            self.note_told(asked, connection, &outcome);
+        }
         if let Some(before) = before.filter(|_| how.heals(&outcome)) {
             before.put_back(&mut self.session.statements);
         }
@@ -126,14 +137,15 @@ impl Client {
             })
     }
 
-    fn plan(&self, unit: &Unit, lease: &Lease, how: How, generation: u64) -> Plan {
+    fn plan(&self, unit: &Unit, lease: &Lease, place: &Place, how: How, generation: u64) -> Plan {
         Plan {
             may_heal: how.may_heal(),
             is_read: how.is_read(),
-            statement_limit: self.worker.settings().prepared_statements,
+            statement_limit: u32::try_from(self.worker.settings().prepared_statements).unwrap_or(u32::MAX),
             sharing: self.sharing(unit, lease, generation),
             generation,
             user: self.pid,
+            asks: self.asks(unit, place),
         }
     }
 

@@ -19,6 +19,7 @@ pub mod moved;
 pub mod outcome;
 pub mod packets;
 pub mod place;
+mod proof;
 mod reach;
 pub mod serve;
 pub mod texts;

@@ -50,7 +50,7 @@ impl Client {
             Outcome::Done(Status::Idle) => {
                 self.sets = false;
                 let topology = self.worker.topology();
-                self.record(&lease.connection, &topology);
+                self.record(&mut lease.connection, &topology);
                 if std::mem::take(&mut self.defines) {
                     self.catalog.refresh();
                 }
@@ -78,7 +78,7 @@ impl Client {
 
     /// The unit did not come to its usual end.
     pub(super) async fn cut_short(&mut self, unit: &Unit, cut: Box<Cut>) -> Life {
-        let Cut { lease, place, outcome } = *cut;
+        let Cut { mut lease, place, outcome } = *cut;
         if !matches!(outcome, Outcome::Done(_) | Outcome::Cancelled) {
             tracing::debug!(node = ?place.node, why = place.why.label(), ?outcome, "a unit was cut short");
         }
@@ -91,7 +91,7 @@ impl Client {
                 self.give_up(unit, &cancelled()).await
             }
             Outcome::ClientGone => {
-                self.record(&lease.connection, &self.worker.topology());
+                self.record(&mut lease.connection, &self.worker.topology());
                 if std::mem::take(&mut self.defines) {
                     self.catalog.refresh();
                 }
@@ -137,8 +137,8 @@ impl Client {
                 let message = "cached plan must not change result type";
                 self.fail(unit, &Report::error(sqlstate::FEATURE_NOT_SUPPORTED, message)).await
             }
-            // It was to be run elsewhere.
-            Outcome::Refused(_) => {
+            // It was to be run elsewhere, or anew.
+            Outcome::Refused(_) | Outcome::InVain { .. } => {
                 self.end_lease(lease);
                 self.fatal(&Report::fatal(
                     sqlstate::CONNECTION_EXCEPTION,
@@ -150,12 +150,15 @@ impl Client {
     }
 
     /// What the end of a transaction on a connection means for freshness.
-    pub(super) fn record(&mut self, connection: &Connection, topology: &Topology) {
+    pub(super) fn record(&mut self, connection: &mut Connection, topology: &Topology) {
         let open = open(&self.worker.polls, connection);
         if self.transaction == TransactionKind::ReadOnly {
             self.session.freshness.read_on(open, topology, self.session.level);
         } else {
-            self.session.freshness.wrote(open, topology);
+            match connection.told.take() {
+                Some(lsn) => self.session.freshness.wrote_up_to(lsn, open, topology),
+                None => self.session.freshness.wrote(open, topology),
+            }
         }
         // What was seen on a standby keeps its session from other standbys only until the next poll, which is soon enough.
         if topology.node(connection.node).is_none_or(|n| n.role != Role::Replica) {
@@ -187,9 +190,9 @@ impl Client {
         self.worker.pools.borrow_mut().give_back(lease, topology, age);
     }
 
-    pub(super) fn end_lease(&mut self, lease: Lease) {
+    pub(super) fn end_lease(&mut self, mut lease: Lease) {
         // Sent but not answered: it may have taken effect.
-        self.record(&lease.connection, &self.worker.topology());
+        self.record(&mut lease.connection, &self.worker.topology());
         self.worker.pools.borrow_mut().end(lease);
         self.session.abandon();
         if std::mem::take(&mut self.defines) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::cancel::Handle;
 use super::waiters::Until;
 use super::worker::Worker;
+use crate::lsn::Proof;
 use crate::metrics::WaitOutcome;
 use crate::net::timers::timeout;
 use crate::route::{Ask, Decision, Lack, Level, Open, View, Want, Why, decide};
@@ -24,6 +25,8 @@ pub struct Place {
     pub why: Why,
     /// The node's server epoch by which it was chosen.
     pub server_epoch: u32,
+    /// It has yet to show that it has replayed as much.
+    pub proof: Option<Proof>,
 }
 
 /// What a look at the nodes says.
@@ -55,15 +58,18 @@ pub fn look(
     if session.freshness.resolve(topology, |node| worker.polls.next(node)) {
         worker.metrics.rebased();
     }
-    match decide(ask, &session.freshness.view(), topology, now, &mut worker.budget.borrow_mut()) {
-        Decision::Go { node, why } => {
-            let (role, server_epoch) =
-                topology.node(node).map_or((Role::Unknown, 0), |n| (n.role, n.server_epoch));
-            Ok(Look::Go(Place { node, role, why, server_epoch }))
-        }
+    let heard = worker.heard.borrow();
+    match decide(ask, &session.freshness.view(&heard), topology, now, &mut worker.budget.borrow_mut()) {
+        Decision::Go { node, why } => Ok(Look::Go(place(topology, node, why, None))),
+        Decision::Prove { node, why, proof } => Ok(Look::Go(place(topology, node, why, Some(proof)))),
         Decision::Wait { until, lack } => Ok(Look::Wait { until, lack }),
         nowhere => Err(no_place(nowhere)),
     }
+}
+
+fn place(topology: &Topology, node: NodeId, why: Why, proof: Option<Proof>) -> Place {
+    let (role, server_epoch) = topology.node(node).map_or((Role::Unknown, 0), |n| (n.role, n.server_epoch));
+    Place { node, role, why, server_epoch, proof }
 }
 
 /// Waits until there is a place for a unit that [`look`] has found none for. `began` was the time of that look.
@@ -78,6 +84,7 @@ pub async fn wait(
     began: Duration,
 ) -> Result<Place, Report> {
     ask.waited_since = Some(began);
+    ask.may_prove = false;
     loop {
         let now = worker.now();
         let topology = worker.topology();
@@ -93,7 +100,8 @@ pub async fn wait(
                 if left.is_zero() {
                     continue;
                 }
-                let until = until_what(lack, &ask, &session.freshness.view(), &topology);
+                let until =
+                    until_what(lack, &ask, &session.freshness.view(&worker.heard.borrow()), &topology);
                 let waiting = worker.wait(until, &topology);
                 drop(topology);
                 tokio::select! {
@@ -142,7 +150,7 @@ fn no_place(decision: Decision) -> Report {
             "no replica is fresh enough, and the primary's budget for such reads is spent",
         )
         .hint("See freshness.fallback_per_second and freshness.over_budget."),
-        Decision::NoPrimary | Decision::Go { .. } | Decision::Wait { .. } => {
+        Decision::NoPrimary | Decision::Go { .. } | Decision::Prove { .. } | Decision::Wait { .. } => {
             Report::error(sqlstate::CANNOT_CONNECT_NOW, "no primary is reachable")
                 .hint("See /api/status for what is known of each node.")
         }
@@ -159,7 +167,7 @@ mod tests {
     use crate::lsn::{Lsn, Ticket, Timeline, WalGeometry};
     use crate::route::Budget;
     use crate::session::Freshness;
-    use crate::topology::{Observation, Observer, Report as Polled};
+    use crate::topology::{Heard, Observation, Observer, Report as Polled};
 
     fn poll(observer: &mut Observer, node: u16, ticket: u64, lsn: u64) {
         let report = Polled {
@@ -190,16 +198,19 @@ mod tests {
             wait_over_budget: true,
             deadline: Duration::from_secs(10),
             waited_since: Some(Duration::from_millis(1)),
+            may_prove: false,
             avoid: &[],
         };
+        let heard = Heard::default();
         // None of the primary's budget is left, which must make no difference before the primary is asked for.
         let mut budget = Budget::new(Some(1), 1);
         assert!(budget.take(Duration::from_millis(1)));
         let mut until = |ask: &Ask<'_>, observer: &Observer, now| {
             let topology = observer.topology();
             freshness.resolve(topology, |_| Ticket(9));
-            match decide(ask, &freshness.view(), topology, Duration::from_millis(now), &mut budget) {
-                Decision::Wait { lack, .. } => Some(until_what(lack, ask, &freshness.view(), topology)),
+            let view = freshness.view(&heard);
+            match decide(ask, &view, topology, Duration::from_millis(now), &mut budget) {
+                Decision::Wait { lack, .. } => Some(until_what(lack, ask, &view, topology)),
                 _ => None,
             }
         };

@@ -18,28 +18,30 @@ use crate::wire::build::{Report, Severity};
 use crate::wire::sqlstate;
 
 /// The most nodes that one unit is tried on.
-const MAX_TRIES: u32 = 8;
+const MAX_TRIES: u8 = 8;
 
 /// So many further connections are taken where one has just ended: those that ended before are seen when they are taken.
-const MAX_ENDED: u32 = 3;
+const MAX_ENDED: u8 = 3;
 
 /// What earlier tries to run a unit have taught. A client's task has room for it all its life.
 #[derive(Debug, Default)]
 pub(super) struct Tries {
     /// It must run on the primary, for that reason.
     pub(super) forced: Option<Why>,
-    made: u32,
+    made: u8,
     /// Connections that ended before anything of it was sent.
-    ended: u32,
+    ended: u8,
     /// There is nothing of this most times.
     failed: Option<Box<Failed>>,
 }
 
-/// Nodes that have been tried in vain.
+/// What has been tried in vain.
 #[derive(Debug, Default)]
 struct Failed {
-    /// They need not be tried again.
+    /// Nodes that need not be tried again.
     nodes: Vec<NodeId>,
+    /// When it was run on a replica that had not replayed what it must show.
+    unproven: Option<Duration>,
     /// What a replica has said that did not let the role in, where no primary stands in for it.
     not_let_in: Option<Report>,
 }
@@ -55,13 +57,23 @@ impl Tries {
         self.failed.get_or_insert_default().nodes.push(node);
     }
 
+    /// It was run on a replica that had not replayed what it must show: none is to be asked for that again.
+    pub(super) fn ran_in_vain(&mut self, now: Duration) {
+        self.failed.get_or_insert_default().unproven = Some(now);
+    }
+
+    /// When it was run in vain, if it was.
+    pub(super) fn unproven(&self) -> Option<Duration> {
+        self.failed.as_ref().and_then(|failed| failed.unproven)
+    }
+
     fn avoided(&self) -> &[NodeId] {
         self.failed.as_ref().map_or(&[], |failed| &failed.nodes)
     }
 
     /// Whether another connection is to be taken for one that had ended before it was of any use.
     pub(super) fn may_take_another(&mut self) -> bool {
-        self.ended += 1;
+        self.ended = self.ended.saturating_add(1);
         self.ended <= MAX_ENDED
     }
 
@@ -128,7 +140,7 @@ impl Client {
         if (replica || topology.primary.is_none()) && !others() {
             return Tries::default();
         }
-        let failed = Failed { nodes: avoid, not_let_in: None };
+        let failed = Failed { nodes: avoid, ..Failed::default() };
         Tries { failed: Some(Box::new(failed)), ..Tries::default() }
     }
 
@@ -263,6 +275,7 @@ impl Client {
             wait_over_budget: settings.over_budget == OverBudget::Wait,
             deadline: settings.pool_timeout,
             waited_since: None,
+            may_prove: tries.unproven().is_none() && self.may_prove(unit, want),
             avoid: tries.avoided(),
         })
     }

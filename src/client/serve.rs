@@ -58,6 +58,8 @@ pub(super) struct Client {
     pub(super) pid: u32,
     /// The transaction under way changes definitions.
     pub(super) defines: bool,
+    /// A server has not let its role ask for a position: none is asked any more.
+    pub(super) mute: bool,
     /// The modes of a READ ONLY transaction on a replica in which nothing has run yet.
     pub(super) begun: Option<Modes>,
     /// The unit under way still stands at the start of the input.

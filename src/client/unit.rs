@@ -61,7 +61,7 @@ impl How {
     /// Whether another node is to run a unit that has ended like that.
     pub(super) fn heals(self, outcome: &Outcome) -> bool {
         match outcome {
-            Outcome::Refused(_) => true,
+            Outcome::Refused(_) | Outcome::InVain { .. } => true,
             Outcome::ServerLost { reached, .. } => self.may_heal() && *reached != Reached::Client,
             _ => false,
         }
@@ -246,7 +246,8 @@ impl Client {
         let now = self.worker.now();
         match self.find(unit, tries, now) {
             Ok((Look::Go(place), Some(Step::Lease(lease)))) => {
-                self.worker.metrics.added_latency(Duration::ZERO);
+                let since = tries.unproven().unwrap_or(now);
+                self.worker.metrics.added_latency(now.saturating_sub(since));
                 Ok(self.placed(unit, lease, place))
             }
             found => Err(Box::new(Slow::Found(found, now))),
@@ -261,7 +262,10 @@ impl Client {
                 let lease = self.stay_or_move(lease, begun, unit).await?;
                 return Ok(self.stays(unit, lease));
             }
-            Slow::Found(Ok(found), began) => self.reach_in_time(unit, tries, began, found).await,
+            Slow::Found(Ok(found), now) => {
+                let began = tries.unproven().unwrap_or(now);
+                self.reach_in_time(unit, tries, began, found).await
+            }
             Slow::Found(Err(report), _) => Err(report),
         };
         match reached {
@@ -296,7 +300,7 @@ impl Client {
             }
             why = last.why;
         }
-        let place = Place { server_epoch: lease.connection.epoch, node, role, why };
+        let place = Place { server_epoch: lease.connection.epoch, node, role, why, proof: None };
         At { lease, place, how: How::Bound, pins: self.session.pins }
     }
 
@@ -325,6 +329,9 @@ impl Client {
     fn end(&mut self, at: At, unit: &Unit, outcome: Outcome, tries: &mut Tries) -> Ended {
         let done = matches!(outcome, Outcome::Done(_));
         if !done && at.how != How::Bound && self.is_to_be_tried(&at, unit, &outcome, tries) {
+            if let Outcome::InVain { pass } = outcome {
+                return self.end_in_vain(at, pass);
+            }
             // Where it was refused, whatever a function did before stays on that connection: it ends, too.
             self.worker.pools.borrow_mut().end(at.lease);
             self.handle.rests();
@@ -343,6 +350,10 @@ impl Client {
             Outcome::Refused(Refusal::NotARead) => {
                 self.learn(unit);
                 tries.forced = Some(Why::Healed);
+            }
+            Outcome::InVain { .. } => {
+                tries.ran_in_vain(self.worker.about_now());
+                return true;
             }
             Outcome::Refused(_) => tries.avoid(node),
             Outcome::ServerLost { .. } if at.how.heals(outcome) => {

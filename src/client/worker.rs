@@ -30,6 +30,7 @@ use crate::pool::{Limits, Pools, Refusals};
 use crate::session::{KnownTexts, Statements, Told};
 use crate::sql::Learned;
 use crate::topology::Topology;
+use crate::topology::{Heard, NodeId};
 use crate::wire::build::Report;
 
 /// What all workers share.
@@ -123,6 +124,8 @@ pub struct Worker {
     pub metrics: Arc<WorkerMetrics>,
     /// The polls of the nodes.
     pub polls: PollsHandle,
+    /// What replicas have said to it since they were polled.
+    pub heard: RefCell<Heard>,
     /// Its sessions that wait for freshness.
     pub waiters: RefCell<Waiters>,
     /// When the time was last asked for.
@@ -173,6 +176,18 @@ impl Worker {
     #[must_use]
     pub fn about_now(&self) -> Duration {
         self.looked.get()
+    }
+
+    /// Cancels what the process `pid` of that node runs.
+    pub(super) async fn cancel(&self, node: NodeId, pid: u32, key: &[u8]) {
+        let settings = self.settings();
+        let number = usize::from(node.0);
+        if let Some((node, connector)) = settings.nodes.get(number).zip(self.shared.connectors.get(number))
+            && let Err(error) =
+                crate::server::cancel::cancel(connector, pid, key, settings.connect_timeout).await
+        {
+            tracing::warn!(node = %node.name, %error, "a cancel request did not get through");
+        }
     }
 
     /// Counts an error of ours.
@@ -312,15 +327,7 @@ pub async fn vacate(shared: &Shared, database: &str) {
 async fn cancel(worker: Rc<Worker>, pid: u32, key: Vec<u8>, _done: oneshot::Sender<()>) {
     let Some(handle) = worker.handles.borrow().find(pid, &key) else { return };
     let Some(running) = handle.cancel() else { return };
-    let settings = worker.settings();
-    let number = usize::from(running.node.0);
-    if let Some((node, connector)) = settings.nodes.get(number).zip(worker.shared.connectors.get(number))
-        && let Err(error) =
-            crate::server::cancel::cancel(connector, running.pid, &running.key, settings.connect_timeout)
-                .await
-    {
-        tracing::warn!(node = %node.name, %error, "a cancel request did not get through");
-    }
+    worker.cancel(running.node, running.pid, &running.key).await;
     handle.cancel_sent();
 }
 

@@ -192,6 +192,21 @@ impl Page {
             Counter,
             self.per_node(|n| Some(self.node_sum(n, |c| c.retaken.load(Ordering::Relaxed)) as f64)),
         )?;
+        let mut proofs = Vec::new();
+        for node in self.topology.nodes.iter().filter(|n| n.role == Role::Replica) {
+            for (at, outcome) in ["not_yet", "replayed"].into_iter().enumerate() {
+                let count =
+                    self.node_sum(node, |c| c.proofs.get(at).map_or(0, |n| n.load(Ordering::Relaxed)));
+                proofs.push((vec![("node", &*node.name), ("outcome", outcome)], count as f64));
+            }
+        }
+        w.family(
+            "tidegate_proofs",
+            "Reads in front of which a replica was asked whether it has replayed what they must show, by what it said.",
+            None,
+            Counter,
+            proofs,
+        )?;
         w.family(
             "tidegate_replica_lag_bytes",
             "WAL between the primary's last position and the replica's.",

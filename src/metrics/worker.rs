@@ -29,6 +29,8 @@ pub(super) struct NodeCounters {
     pub(super) units: [[AtomicU64; Why::ALL.len()]; 2],
     pub(super) healed: AtomicU64,
     pub(super) retaken: AtomicU64,
+    /// By whether it had replayed what was asked for.
+    pub(super) proofs: [AtomicU64; 2],
     pub(super) idle: AtomicU64,
     pub(super) waiting: AtomicU64,
 }
@@ -88,6 +90,13 @@ impl WorkerMetrics {
     pub fn retaken(&self, node: NodeId) {
         if let Some(n) = self.node(node) {
             add(&n.retaken, 1);
+        }
+    }
+
+    /// A replica was asked in front of a read whether it has replayed what the read must show.
+    pub fn proof(&self, node: NodeId, replayed: bool) {
+        if let Some(counter) = self.node(node).and_then(|n| n.proofs.get(usize::from(replayed))) {
+            add(counter, 1);
         }
     }
 

@@ -1,13 +1,15 @@
 //! Goes through what the server says: looks at the heads, and into the few bodies that matter.
 
 use super::exchange::{Exchange, Feed};
-use super::heal::{is_servers_end, refusal};
+use super::heal::{Refusal, is_servers_end, refusal};
 use super::outcome::{Broken, Farewell};
+use super::plan::Asks;
 use bytes::BytesMut;
 
-use crate::session::Event;
+use crate::lsn::Lsn;
 use crate::session::prepared::{ClientStatements, PREFIX};
 use crate::session::state::ServerChange;
+use crate::session::{Event, Stands};
 use crate::wire::Frame;
 use crate::wire::client::SYNC_MESSAGE;
 use crate::wire::frame::HEADER;
@@ -44,14 +46,14 @@ impl Exchange<'_, '_> {
                 return Ok(());
             };
             match frame.tag {
-                tag::DATA_ROW | tag::COPY_DATA if !self.server.replies.in_setup() => {
+                tag::DATA_ROW | tag::COPY_DATA if !self.server.replies.are_ours() => {
                     self.pass = Frame::run(frame.tag, rest);
                     self.release();
                 }
                 _ if rest.len() >= frame.len => self.message(frame)?,
                 // Long, and nothing that we must know of.
                 tag::ROW_DESCRIPTION | tag::NOTICE_RESPONSE | tag::FUNCTION_RESULT
-                    if frame.len > MAX_HELD && self.server.replies.is_plain() =>
+                    if frame.len > MAX_HELD && self.server.replies.pass_on() =>
                 {
                     self.release();
                     self.server.replies.on_message(frame.tag);
@@ -79,7 +81,7 @@ impl Exchange<'_, '_> {
 
     /// From here on the client sees the answer, so that nobody else can give it.
     fn release(&mut self) {
-        if self.refused.is_none() {
+        if self.refused.is_none() && !self.server.replies.are_ours() {
             self.holding = false;
         }
     }
@@ -88,14 +90,21 @@ impl Exchange<'_, '_> {
     fn message(&mut self, frame: Frame) -> Result<(), Broken> {
         let end = self.at + frame.len;
         let body = self.server.input.get(self.at + crate::wire::frame::HEADER..end).unwrap_or_default();
-        let in_setup = self.server.replies.in_setup();
+        let ours = self.server.replies.are_ours();
         let mut ready = None;
         match frame.tag {
-            tag::ERROR_RESPONSE if in_setup => {
+            tag::ERROR_RESPONSE if self.server.replies.position().is_some() => {
+                let fields = Fields::new(body);
+                self.server.tainted |= fields.is_fatal();
+                // Who may not ask need not try again. All else (a cancel, say) has to do with this time only.
+                self.server.mute |= fields.sqlstate() == b"42501";
+                self.is_at(None);
+            }
+            tag::ERROR_RESPONSE if ours => {
                 self.setup_failed = Some(String::from_utf8_lossy(Fields::new(body).message()).into());
             }
             tag::ERROR_RESPONSE => {
-                if self.holding {
+                if self.holding && self.refused.is_none() {
                     self.refused = refusal(Fields::new(body));
                 }
                 // A statement that should be there is not: SQL DEALLOCATE has taken it away behind our back.
@@ -136,7 +145,7 @@ impl Exchange<'_, '_> {
                     return Ok(());
                 }
             }
-            tag::COMMAND_COMPLETE | tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED if !in_setup => {
+            tag::COMMAND_COMPLETE | tag::EMPTY_QUERY | tag::PORTAL_SUSPENDED if !ours => {
                 if self.refused.is_none() {
                     self.holding = false;
                 }
@@ -158,12 +167,12 @@ impl Exchange<'_, '_> {
                 if let Some((name, value)) = parameter_status(body) {
                     let (name, value) = (name.to_vec(), value.to_vec());
                     self.server.parameters.note(&name, &value);
-                    if !in_setup {
+                    if !ours && self.refused.is_none() {
                         self.client.session.reported.report(&name, &value);
                     }
                 }
             }
-            tag::COPY_IN | tag::COPY_BOTH if !in_setup => {
+            tag::COPY_IN | tag::COPY_BOTH if !ours => {
                 self.holding = false;
                 if !self.ends_copy {
                     if !self.simple {
@@ -173,14 +182,21 @@ impl Exchange<'_, '_> {
                 }
             }
             tag::ROW_DESCRIPTION | tag::NO_DATA => {
-                if let Some(statement) = self.server.replies.described() {
+                if let Some(statement) = self.server.replies.described().filter(|_| self.refused.is_none()) {
                     let shape = if frame.tag == tag::NO_DATA { 0 } else { row_shape(body) };
                     // What differs was asked for anew by a client that has to know: it is told.
                     statement.describe(shape, self.plan.generation);
                 }
             }
+            tag::FUNCTION_RESULT if self.server.replies.position().is_some() => {
+                self.is_at(function_result(body))
+            }
             tag::COPY_OUT => self.release(),
             tag::NOTIFICATION_RESPONSE => {
+                // Whoever hears of something is to see it, though it came behind what the server has just told.
+                if self.server.replies.position() == Some(Stands::Behind) {
+                    self.server.told = None;
+                }
                 let message = self.server.input.get_mut(self.at..end).unwrap_or_default();
                 own_notification(message, self.server.pid, self.plan.user);
             }
@@ -205,9 +221,29 @@ impl Exchange<'_, '_> {
         Ok(())
     }
 
+    /// The server has told how far it is, or that it does not tell.
+    fn is_at(&mut self, lsn: Option<Lsn>) {
+        match (self.server.replies.position(), self.plan.asks) {
+            // In a transaction, it would be a position before its end.
+            (Some(Stands::Behind), _) => {
+                self.server.told = lsn.filter(|_| self.server.status == Status::Idle);
+            }
+            (_, Asks::Proof(proof)) => {
+                self.server.told = lsn;
+                if !proof.is_given(lsn) {
+                    self.refused = Some(Refusal::NotThereYet);
+                    // What is prepared there now may be of tables as they were before the session has changed them.
+                    self.server.tainted |= self.parses;
+                    self.server.statements.unnamed = 0;
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Whether the client's session can go on after this fatal error of its server.
     fn client_goes_on(&self, error: Fields<'_>) -> bool {
-        let holds_nothing = self.client.session.pins.is_empty() && !self.server.replies.in_setup();
+        let holds_nothing = self.client.session.pins.is_empty() && !self.server.replies.are_ours();
         holds_nothing && matches!(self.feed, Feed::Closed) && is_servers_end(error)
     }
 
@@ -245,6 +281,12 @@ impl Exchange<'_, '_> {
             }
         }
     }
+}
+
+/// The position that a FunctionCall of ours has brought.
+fn function_result(body: &[u8]) -> Option<Lsn> {
+    let value = body.strip_prefix(&8_i32.to_be_bytes())?;
+    Some(Lsn(u64::from_be_bytes(value.try_into().ok()?)))
 }
 
 /// A notification that the session has sent itself, to come from the process that the client was told is its own.

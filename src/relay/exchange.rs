@@ -11,6 +11,7 @@ use bytes::{Buf, BytesMut};
 use super::heal::Refusal;
 use super::intake::Filled;
 use super::outcome::{Broken, Farewell, Outcome, Reached};
+use super::plan::{Asks, INSERTED, Plan, REPLAYED};
 use super::settle::{SettleError, settle};
 use crate::net::buffers::consume;
 use crate::net::{Buffers, Stream};
@@ -18,8 +19,8 @@ use crate::server::Connection;
 use crate::session::collect::End;
 use crate::session::notes::Notes;
 use crate::session::settings::SettingsMap;
-use crate::session::translate::{Sharing, Translator};
-use crate::session::{Expect, Session, Statements, Unit};
+use crate::session::translate::Translator;
+use crate::session::{Expect, Session, Stands, Statements, Unit};
 use crate::wire::build;
 use crate::wire::client::SYNC_MESSAGE;
 use crate::wire::frame::HEADER;
@@ -34,23 +35,6 @@ pub struct ClientSide<'a> {
     pub input: &'a mut BytesMut,
     /// Its session.
     pub session: &'a mut Session,
-}
-
-/// How a unit is to be run.
-#[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    /// The client may be answered by another node instead, as long as it has seen nothing.
-    pub may_heal: bool,
-    /// The unit is proven to be a read: what is pipelined behind a failed setting does no harm.
-    pub is_read: bool,
-    /// The most prepared statements per server connection.
-    pub statement_limit: usize,
-    /// The client's process id.
-    pub user: u32,
-    /// The generation of the database's definitions.
-    pub generation: u64,
-    /// With whom the unit's prepared statements are shared.
-    pub sharing: Sharing,
 }
 
 /// What the client still adds to the unit.
@@ -92,8 +76,8 @@ pub struct Exchange<'a, 'b> {
     pub(super) seen: bool,
     /// What was last written to the client ends within a message.
     torn: bool,
-    /// So many bytes of what is to be delivered the client has taken, and not yet the rest.
-    delivered: Option<usize>,
+    /// The client has not taken yet all that is to be delivered.
+    delivering: bool,
     pub(super) feed: Feed,
     pub(super) refused: Option<Refusal>,
     pub(super) failed: bool,
@@ -109,6 +93,8 @@ pub struct Exchange<'a, 'b> {
     /// What the client has heard of its server's end.
     pub(super) farewell: Farewell,
     pub(super) filled: Filled,
+    /// A statement is prepared on the server for the unit.
+    pub(super) parses: bool,
     /// The server may have got something of the unit.
     sent: bool,
     taken: bool,
@@ -138,10 +124,10 @@ impl<'a, 'b> Exchange<'a, 'b> {
             run: 0,
             pass: 0,
             client_pass: 0,
-            holding: plan.may_heal,
+            holding: plan.may_heal || matches!(plan.asks, Asks::Proof(_)),
             seen: false,
             torn: false,
-            delivered: None,
+            delivering: false,
             feed: Feed::Closed,
             refused: None,
             failed: false,
@@ -153,6 +139,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
             any_sent: false,
             farewell: Farewell::None,
             filled: Filled::default(),
+            parses: false,
             sent: false,
             taken: false,
         }
@@ -164,15 +151,27 @@ impl<'a, 'b> Exchange<'a, 'b> {
         self.taken
     }
 
+    /// What the server was asked besides the unit.
+    #[must_use]
+    pub fn asked(&self) -> Asks {
+        self.plan.asks
+    }
+
     /// The buffers that [`Self::new`] was given.
     pub fn into_scratch(self) -> (BytesMut, BytesMut) {
         (self.to_server, self.to_client)
     }
 
     /// How a unit ended that [`Self::poll_run`] has run.
-    pub fn outcome(&self, ran: Result<Outcome, Broken>) -> Outcome {
+    pub fn outcome(&mut self, ran: Result<Outcome, Broken>) -> Outcome {
         match ran {
             Ok(outcome) => outcome,
+            // The client has had all of the answer. Whoever has the connection next will see that it is broken.
+            Err(Broken::Server(_) | Broken::Protocol(_)) if self.is_answered() => {
+                self.server.replies.clear();
+                self.server.tainted = true;
+                Outcome::Done(self.server.status)
+            }
             Err(Broken::Client) => Outcome::ClientGone,
             Err(Broken::Server(error)) => Outcome::ServerLost {
                 error,
@@ -204,7 +203,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
             self.begin(unit)?;
         }
         loop {
-            if self.delivered.is_some() {
+            if self.delivering {
                 ready!(self.poll_deliver(cx))?;
                 self.upstream()?;
             }
@@ -215,13 +214,17 @@ impl<'a, 'b> Exchange<'a, 'b> {
             if self.is_fed() && !self.to_client.is_empty() {
                 // What is ours to say may be all that the client waits for.
                 self.deliver()?;
-                if self.delivered.is_some() {
+                if self.delivering {
                     continue;
                 }
             }
             if !self.has_unsent() && !self.is_fed() {
                 self.make_server_room();
-                let read = ready!(self.server.stream.poll_read_into(cx, &mut self.server.input));
+                let read = self.server.stream.poll_read_into(cx, &mut self.server.input);
+                if read.is_pending() && self.refused == Some(Refusal::NotThereYet) {
+                    break;
+                }
+                let read = ready!(read);
                 came(read)?;
                 self.pass_down(unit)?;
                 continue;
@@ -247,6 +250,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
             }
         }
         Poll::Ready(Ok(match self.refused {
+            Some(Refusal::NotThereYet) => Outcome::InVain { pass: self.pass },
             Some(refusal) => Outcome::Refused(refusal),
             None => Outcome::Done(self.server.status),
         }))
@@ -267,6 +271,12 @@ impl<'a, 'b> Exchange<'a, 'b> {
             self.take_unit(unit);
         }
         self.upstream()
+    }
+
+    /// Whether nothing is left to come but what the server was asked behind the unit.
+    fn is_answered(&self) -> bool {
+        let delivered = !self.delivering && self.to_client.is_empty() && self.run == self.at;
+        delivered && self.server.replies.position() == Some(Stands::Behind)
     }
 
     fn is_over(&self) -> bool {
@@ -341,8 +351,22 @@ impl<'a, 'b> Exchange<'a, 'b> {
 
     /// Gives the server the unit: as it stands where that is possible.
     fn hand_over(&mut self, unit: &Unit) -> Result<(), Broken> {
+        if matches!(self.plan.asks, Asks::Proof(_)) {
+            self.to_server.extend_from_slice(&REPLAYED);
+            self.server.replies.expect(Expect::Position(Stands::InFront));
+        }
+        self.hand_over_unit(unit)?;
+        self.parses = unit.named && self.server.replies.parses();
+        if self.plan.asks == Asks::Position {
+            self.to_server.extend_from_slice(&INSERTED);
+            self.server.replies.expect_position_behind();
+        }
+        Ok(())
+    }
+
+    fn hand_over_unit(&mut self, unit: &Unit) -> Result<(), Broken> {
         let plain = !unit.named && matches!(unit.end, End::Closed);
-        let full = self.server.statements.len() > self.plan.statement_limit;
+        let full = self.server.statements.len() > self.plan.statement_limit as usize;
         if !plain || full || unit.unnamed.is_some() {
             self.translate_unit(unit, plain)?;
         }
@@ -356,7 +380,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
         }
         self.server.replies.expect_plain(unit.unnamed.is_some());
         let messages = self.client.input.get(..unit.len).unwrap_or_default();
-        let sent = if self.to_server.is_empty() {
+        let sent = if self.to_server.is_empty() && self.plan.asks == Asks::Nothing {
             self.server.stream.try_write(messages).map_err(Broken::Server)?
         } else {
             0
@@ -431,7 +455,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
             self.take_unit(unit);
         }
         // What is to be said to the client now comes behind what it has not taken yet.
-        if self.delivered.is_none() { self.upstream() } else { Ok(()) }
+        if self.delivering { Ok(()) } else { self.upstream() }
     }
 
     /// Writes to the client what has been looked at; what it does not take at once is for [`Self::poll_deliver`].
@@ -448,7 +472,8 @@ impl<'a, 'b> Exchange<'a, 'b> {
             let stream = &mut *self.client.stream;
             let taken = stream.try_write(bytes).map_err(|_| Broken::Client)?;
             if taken < bytes.len() || stream.has_unsent() {
-                self.delivered = Some(taken);
+                self.took(taken);
+                self.delivering = true;
                 return Ok(());
             }
         }
@@ -462,11 +487,22 @@ impl<'a, 'b> Exchange<'a, 'b> {
             [] => self.server.input.get(self.run..self.at).unwrap_or_default(),
             ours => ours,
         };
-        let taken = self.delivered.get_or_insert(0);
-        ready!(self.client.stream.poll_write_rest(cx, bytes, taken)).map_err(|_| Broken::Client)?;
-        self.delivered = None;
+        let mut taken = 0;
+        let written = self.client.stream.poll_write_rest(cx, bytes, &mut taken);
+        self.took(taken);
+        ready!(written).map_err(|_| Broken::Client)?;
+        self.delivering = false;
         self.forget_delivered();
         Poll::Ready(Ok(()))
+    }
+
+    /// The client has taken so many bytes of what is to be delivered.
+    fn took(&mut self, n: usize) {
+        if self.to_client.is_empty() {
+            self.run += n;
+        } else {
+            self.to_client.advance(n);
+        }
     }
 
     fn forget_delivered(&mut self) {
@@ -517,7 +553,7 @@ pub(super) fn translator<'a>(
         server: &mut server.statements,
         table,
         replies: &mut server.replies,
-        limit: plan.statement_limit,
+        limit: plan.statement_limit as usize,
         settings: &session.settings,
         sharing: plan.sharing,
         generation: plan.generation,

@@ -10,6 +10,8 @@ pub enum Refusal {
     NotARead,
     /// The replica could not finish it (a recovery conflict, a shutdown): another node can.
     Conflict,
+    /// It has not replayed what the read must show: so it said, asked in front of the read.
+    NotThereYet,
 }
 
 /// Judges an error that a replica answered to a unit which was taken for a read, before the client

@@ -35,6 +35,12 @@ pub enum Outcome {
     Done(Status),
     /// A replica refused it, and the client has seen nothing: it can run elsewhere.
     Refused(Refusal),
+    /// Asked in front of a read, a replica has said that it has not replayed what the read must show: nobody is to see its
+    /// answer. If that is not over, so many bytes of its current message are still to come.
+    InVain {
+        /// The bytes.
+        pass: usize,
+    },
     /// The server connection broke.
     ServerLost {
         /// What the operating system says.

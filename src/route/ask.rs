@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::why::Why;
 use crate::lsn::{Ticket, Token};
-use crate::topology::NodeId;
+use crate::topology::{Heard, NodeId};
 
 /// What a read must show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -82,6 +82,8 @@ pub struct View<'a> {
     pub last: Option<NodeId>,
     /// Where a session that has not read yet begins its round among the replicas that may serve it.
     pub round: usize,
+    /// What replicas have said since they were polled.
+    pub heard: &'a Heard,
 }
 
 /// One unit's question.
@@ -101,6 +103,8 @@ pub struct Ask<'a> {
     pub deadline: Duration,
     /// Since when the unit has been waiting; `None` before the first decision.
     pub waited_since: Option<Duration>,
+    /// A replica may be asked in front of the unit whether it has what is needed, and nobody sees its answer unless it has. With no `replica_wait`, none is.
+    pub may_prove: bool,
     /// Nodes that have failed this unit already.
     pub avoid: &'a [NodeId],
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::ask::{Ask, View, Want};
 use super::budget::Budget;
-use super::eligible::{is_candidate, may_use};
+use super::eligible::{is_candidate, may_prove, may_use};
 use super::why::Why;
+use crate::lsn::Proof;
 use crate::topology::{Node, NodeId, Topology};
 
 /// What a unit waits for.
@@ -26,6 +27,16 @@ pub enum Decision {
         node: NodeId,
         /// Why there.
         why: Why,
+    },
+    /// Run it there, and ask in front of it whether the node has replayed that much: unless it has, nobody is to see the
+    /// answer.
+    Prove {
+        /// The node.
+        node: NodeId,
+        /// Why there.
+        why: Why,
+        /// What it must have replayed.
+        proof: Proof,
     },
     /// Ask again when there may be what is missing, or at that time.
     Wait {
@@ -59,6 +70,11 @@ pub fn decide(
     };
     if let Some(node) = next_in_round(topology, view, |n| may_use(n, topology, ask, view, now)) {
         return Decision::Go { node: node.id, why };
+    }
+    if let Some(proof) = Proof::of(view.need.lsn)
+        && let Some(node) = next_in_round(topology, view, |n| may_prove(n, topology, ask, view, now))
+    {
+        return Decision::Prove { node: node.id, why, proof };
     }
     let candidates = || topology.nodes.iter().filter(|n| is_candidate(n, topology, ask));
     let any = candidates().next().is_some();

@@ -22,14 +22,31 @@ pub fn is_candidate(node: &Node, topology: &Topology, ask: &Ask<'_>) -> bool {
 /// Whether a replica may serve this read of this session.
 #[must_use]
 pub fn may_use(node: &Node, topology: &Topology, ask: &Ask<'_>, view: &View<'_>, now: Duration) -> bool {
-    if !is_candidate(node, topology, ask) {
-        return false;
-    }
-    let young = match ask.max_staleness {
+    is_candidate(node, topology, ask)
+        && is_young(node, ask, now)
+        && (ask.level == Level::Eventual || shows_what_is_needed(node, topology, view))
+}
+
+/// Whether a replica is likely to have replayed by now what this read must show, and can be asked for that.
+#[must_use]
+pub fn may_prove(node: &Node, topology: &Topology, ask: &Ask<'_>, view: &View<'_>, now: Duration) -> bool {
+    // Of another epoch, the position would not be comparable.
+    ask.may_prove
+        && !ask.replica_wait.is_zero()
+        && topology.primary.is_some()
+        && view.need.epoch == topology.epoch
+        && view.open.is_empty()
+        && is_candidate(node, topology, ask)
+        && is_young(node, ask, now)
+        && node.is_promising(ask.replica_wait)
+        && view.heard.may_ask(node)
+}
+
+fn is_young(node: &Node, ask: &Ask<'_>, now: Duration) -> bool {
+    match ask.max_staleness {
         Some(bound) => node.staleness(now).is_some_and(|s| s <= bound),
         None => true,
-    };
-    young && (ask.level == Level::Eventual || shows_what_is_needed(node, topology, view))
+    }
 }
 
 fn shows_what_is_needed(node: &Node, topology: &Topology, view: &View<'_>) -> bool {
@@ -44,7 +61,7 @@ fn shows_what_is_needed(node: &Node, topology: &Topology, view: &View<'_>) -> bo
                 // Nobody can begin anew; on one timeline positions stay comparable.
                 position.timeline == view.need.timeline || !topology.switched
             };
-            comparable && position.lsn >= view.need.lsn
+            comparable && (position.lsn >= view.need.lsn || view.heard.of(node) >= view.need.lsn)
         }
         None => false,
     };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::Parameters;
+use crate::lsn::Lsn;
 use crate::net::Stream;
 use crate::net::timers::timeout;
 use crate::session::{Replies, ServerStatements, SettingsMap};
@@ -45,6 +46,10 @@ pub struct Connection {
     pub input: BytesMut,
     /// Code that this client ran may have changed settings: before anybody else has it, all are reset.
     pub unsure: Option<u32>,
+    /// How far its node has said it is: with its WAL behind the last unit, or with replaying in front of it.
+    pub told: Option<Lsn>,
+    /// It has just refused to say how far its node is, to this role.
+    pub mute: bool,
     /// It may hold state of its user, or something is still on its way: not to be used again.
     pub tainted: bool,
 }
@@ -56,7 +61,7 @@ impl Connection {
         !self.tainted
             && self.status == Status::Idle
             && self.replies.ready_to_come() == 0
-            && !self.replies.in_setup()
+            && !self.replies.are_ours()
             && self.input.is_empty()
     }
 

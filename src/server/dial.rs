@@ -78,6 +78,8 @@ pub async fn dial(target: Target<'_>) -> Result<Connection, DialError> {
         status: Status::Idle,
         input: BytesMut::new(),
         unsure: None,
+        told: None,
+        mute: false,
         tainted: !rest.is_empty(),
     })
 }

@@ -72,6 +72,8 @@ pub struct Unit {
     pub unread: bool,
     /// It uses a statement whose text is not known: one of SQL PREPARE, or one that does not exist.
     pub unknown: bool,
+    /// It is a Query, or has an Execute: something is run, not merely prepared.
+    pub executes: bool,
     /// It has a FunctionCall.
     pub function_call: bool,
     /// It has the end of a COPY's data in it.
@@ -145,6 +147,7 @@ struct Started {
     ends_copy: bool,
     mixed: bool,
     unknown: bool,
+    executes: bool,
 }
 
 impl Collector {
@@ -258,6 +261,7 @@ impl Collector {
                 None => return Some(self.give_up(Collected::Malformed(frame.tag))),
             },
             tag::EXECUTE => {
+                started.executes = true;
                 started.only_closes = false;
                 started.only_prepares = false;
             }
@@ -326,6 +330,7 @@ impl Collector {
             only_closes: started.only_closes && end != End::Open,
             unread,
             unknown: started.unknown,
+            executes: started.executes,
             function_call: started.function_call,
             ends_copy: started.ends_copy,
             mixed: started.mixed,
@@ -360,6 +365,7 @@ fn query(frame: Frame, body: &[u8], context: &Context<'_>) -> Collected {
         only_closes: false,
         unread: false,
         unknown: false,
+        executes: true,
         function_call: false,
         ends_copy: false,
         mixed: false,
@@ -386,6 +392,7 @@ impl Started {
             ends_copy: false,
             mixed: false,
             unknown: false,
+            executes: false,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::lsn::{Epoch, Lsn, Ticket, Timeline, Token};
 use crate::route::{Level, Open, View};
-use crate::topology::{Node, NodeId, Topology};
+use crate::topology::{Heard, Node, NodeId, Topology};
 
 /// A session's demands on freshness.
 #[derive(Clone, Debug, Default)]
@@ -12,7 +12,12 @@ pub struct Freshness {
     open: Vec<Open>,
     last: Option<NodeId>,
     round: usize,
+    /// How many writes have come since the last read, as far as is counted.
+    unread: u8,
 }
+
+/// A session that has written so many times in a row may never read.
+const WRITES_UNREAD: u8 = 8;
 
 impl Freshness {
     /// A session that has neither written nor read; its first read goes to the `round`-th of the replicas that may
@@ -28,10 +33,16 @@ impl Freshness {
         self.need
     }
 
-    /// What a decision needs to know.
+    /// What a decision needs to know, with what replicas have said since they were polled.
     #[must_use]
-    pub fn view(&self) -> View<'_> {
-        View { need: self.need, open: &self.open, last: self.last, round: self.round }
+    pub fn view<'a>(&'a self, heard: &'a Heard) -> View<'a> {
+        View { need: self.need, open: &self.open, last: self.last, round: self.round, heard }
+    }
+
+    /// Whether the session reads what it has written, so that it is worth its cost to ask for a position behind a write.
+    #[must_use]
+    pub fn expects_reads(&self) -> bool {
+        self.unread < WRITES_UNREAD
     }
 
     /// A transaction that may have written has ended where `open` says, on the primary. The ticket is for the primary's
@@ -40,11 +51,28 @@ impl Freshness {
     /// The server epoch is the one that the server connection was begun in. That of the topology will not do: if the
     /// server has crashed since, its next poll may be of older data than the transaction saw.
     pub fn wrote(&mut self, open: Open, topology: &Topology) {
+        self.unread = self.unread.saturating_add(1);
         self.add(open, topology);
+    }
+
+    /// The same, where the primary itself has told behind that end how far its WAL went: nothing is open then.
+    pub fn wrote_up_to(&mut self, lsn: Lsn, open: Open, topology: &Topology) {
+        let same_server = topology.node(open.node).is_some_and(|n| n.server_epoch == open.server_epoch);
+        let comparable = self.need.lsn == Lsn::ZERO || self.need.epoch == topology.epoch;
+        if topology.primary != Some(open.node) || !same_server || !comparable || open.of_standby {
+            return self.wrote(open, topology);
+        }
+        let lsn = self.need.lsn.max(lsn.before_page_header(topology.geometry));
+        self.unread = self.unread.saturating_add(1);
+        self.need = Token { epoch: topology.epoch, timeline: topology.timeline, lsn };
+        self.open.retain(|old| {
+            !old.of_standby && (old.node != open.node || old.server_epoch != open.server_epoch)
+        });
     }
 
     /// A read has ended where `open` says, with a ticket and a server epoch as for [`Self::wrote`].
     pub fn read_on(&mut self, open: Open, topology: &Topology, level: Level) {
+        self.unread = 0;
         if topology.primary != Some(open.node) {
             self.last = Some(open.node);
         }

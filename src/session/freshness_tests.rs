@@ -9,10 +9,10 @@ use proptest::prelude::*;
 use proptest::test_runner::{TestError, TestRunner};
 
 use super::{Freshness, Told};
-use crate::lsn::{Lsn, Ticket, Timeline, WalGeometry};
+use crate::lsn::{Lsn, Proof, Ticket, Timeline, WalGeometry};
 use crate::route::{Ask, Budget, Decision, Level, Open, Want, Why, decide};
 use crate::sql::Reason;
-use crate::topology::{NodeId, Observation, Observer, Report};
+use crate::topology::{Heard, NodeId, Observation, Observer, Report};
 
 /// Who routes: we, or somebody who gets it wrong in a way that the oracle must see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,10 @@ enum Router {
     EpochOfTheEnd,
     /// Uses a connection to a server that may have crashed since it was last polled.
     Unconfirmed,
+    /// Shows what a replica answers that has just said that it is not there yet.
+    Unproven,
+    /// Takes for a write's position what its server has told before it.
+    ToldTooSoon,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +89,10 @@ struct Running {
     written: Option<u32>,
     /// What the server has said of itself with its last answer.
     of_standby: bool,
+    /// How far its WAL went behind the write, if it was asked.
+    told: Option<Lsn>,
+    /// What it must have replayed, which it has yet to say.
+    proof: Option<Proof>,
 }
 
 struct Client {
@@ -92,6 +100,8 @@ struct Client {
     freshness: Freshness,
     running: Option<Running>,
     waiting: Option<Duration>,
+    /// A replica has answered it in vain.
+    in_vain: bool,
     told: Option<Told>,
     wrote: Vec<u32>,
     read: Vec<u32>,
@@ -107,7 +117,15 @@ struct World {
     now: Duration,
     router: Router,
     tells: bool,
+    /// Servers are asked besides what sessions run.
+    asks: bool,
+    heard: Heard,
     wait: Duration,
+}
+
+/// How far a server with such a log is. No position lies where a page header could be taken off.
+fn lsn(server: &Server) -> Lsn {
+    Lsn(1000 + server.log.len() as u64)
 }
 
 fn id(n: usize) -> NodeId {
@@ -119,7 +137,7 @@ fn common(a: &[u32], b: &[u32]) -> usize {
 }
 
 impl World {
-    fn new(router: Router, tells: bool, wait: u64) -> Self {
+    fn new(router: Router, tells: bool, asks: bool, wait: u64) -> Self {
         let names: Vec<_> = (0..4).map(|n| format!("n{n}").into()).collect();
         let mut servers = vec![Server { timeline: 1, ..Server::default() }; 4];
         servers[0].writer = true;
@@ -129,6 +147,7 @@ impl World {
             freshness: Freshness::new(n),
             running: None,
             waiting: None,
+            in_vain: false,
             told: None,
             wrote: Vec::new(),
             read: Vec::new(),
@@ -143,6 +162,8 @@ impl World {
             now: Duration::ZERO,
             router,
             tells,
+            asks,
+            heard: Heard::default(),
             wait: Duration::from_millis(wait),
         }
     }
@@ -195,8 +216,7 @@ impl World {
                 server.flight = Some((server.polls, now, None));
             }
             Some((ticket, sent, None)) if server.probe == server.life => {
-                // No position lies where a page header could be taken off.
-                let lsn = Lsn(1000 + server.log.len() as u64);
+                let lsn = lsn(server);
                 let report = Report {
                     in_recovery: !server.writer,
                     lsn,
@@ -221,7 +241,8 @@ impl World {
     fn tell(&mut self, n: usize, polled: Ticket) {
         let topology = self.observer.topology();
         for client in self.clients.iter_mut().filter(|client| client.told.is_none()) {
-            if client.freshness.view().open.iter().any(|open| open.node == id(n) && open.ticket <= polled) {
+            let view = client.freshness.view(&self.heard);
+            if view.open.iter().any(|open| open.node == id(n) && open.ticket <= polled) {
                 client.told = topology.node(id(n)).and_then(|node| Told::by(node, topology));
             }
         }
@@ -258,13 +279,23 @@ impl World {
 
     fn client(&mut self, n: usize, what: u8) -> Result<(), String> {
         let Some(mut running) = self.clients[n].running else {
-            self.begin(n, what.is_multiple_of(4));
+            self.begin(n, what.is_multiple_of(4), what & 16 == 0);
             return Ok(());
         };
         let server = &mut self.servers[usize::from(running.node.0)];
         let alive = server.life == running.life;
         if alive && what.is_multiple_of(2) {
             running.of_standby &= !server.writer;
+            if let Some(proof) = running.proof.take() {
+                let in_vain = !proof.is_given(Some(lsn(server)));
+                let next = in_vain.then_some(Ticket(server.polls + 1));
+                self.heard.note(running.node, running.epoch, lsn(server), next);
+                if in_vain && self.router != Router::Unproven {
+                    self.clients[n].in_vain = true;
+                    self.clients[n].running = None;
+                    return Ok(());
+                }
+            }
             self.clients[n].running = Some(running);
             if !running.write {
                 let shown = server.log.clone();
@@ -272,8 +303,12 @@ impl World {
             }
             // A server that has become a standby refuses.
             if running.written.is_none() && server.writer {
+                let before = lsn(server);
                 self.write(usize::from(running.node.0));
                 running.written = Some(self.writes);
+                let behind = lsn(&self.servers[usize::from(running.node.0)]);
+                let told = if self.router == Router::ToldTooSoon { before } else { behind };
+                running.told = Some(told).filter(|_| self.asks && what & 8 == 0);
             }
             self.clients[n].running = Some(running);
             return Ok(());
@@ -292,7 +327,7 @@ impl World {
         }
     }
 
-    fn begin(&mut self, n: usize, write: bool) {
+    fn begin(&mut self, n: usize, write: bool, may_prove: bool) {
         let topology = self.observer.topology();
         let client = &mut self.clients[n];
         let servers = &self.servers;
@@ -309,12 +344,19 @@ impl World {
             wait_over_budget: false,
             deadline: Duration::from_millis(20),
             waited_since: client.waiting,
+            may_prove: self.asks && may_prove && !client.in_vain,
             avoid: &[],
         };
         let mut budget = Budget::new(None, 1);
-        match decide(&ask, &client.freshness.view(), topology, self.now, &mut budget) {
-            Decision::Go { node, .. } => {
+        let decision = decide(&ask, &client.freshness.view(&self.heard), topology, self.now, &mut budget);
+        match decision {
+            Decision::Go { node, .. } | Decision::Prove { node, .. } => {
                 client.waiting = None;
+                client.in_vain = false;
+                let proof = match decision {
+                    Decision::Prove { proof, .. } => Some(proof),
+                    _ => None,
+                };
                 let server = &self.servers[usize::from(node.0)];
                 // Dialling a server that is not the polled one any more fails.
                 if server.life == server.probe || self.router == Router::Unconfirmed {
@@ -326,6 +368,8 @@ impl World {
                         write,
                         written: None,
                         of_standby: !server.writer,
+                        told: None,
+                        proof,
                     });
                 }
             }
@@ -347,7 +391,10 @@ impl World {
         let open =
             Open { node: running.node, ticket: next, server_epoch: epoch, of_standby: running.of_standby };
         if running.write {
-            client.freshness.wrote(open, topology);
+            match running.told {
+                Some(lsn) => client.freshness.wrote_up_to(lsn, open, topology),
+                None => client.freshness.wrote(open, topology),
+            }
             client.wrote.extend(running.written);
         } else {
             client.freshness.read_on(open, topology, client.level);
@@ -399,7 +446,7 @@ impl World {
 
     /// Where a read of this session goes.
     fn read(&mut self, n: usize) -> Option<usize> {
-        self.begin(n, false);
+        self.begin(n, false, true);
         let running = self.clients[n].running?;
         self.end(n, running);
         Some(usize::from(running.node.0))
@@ -422,13 +469,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_session_sees_less_than_it_wrote_or_read(steps in steps(), tells: bool, wait in 0u64..8) {
-        play(&mut World::new(Router::Ours, tells, wait), &steps)?;
+    fn no_session_sees_less_than_it_wrote_or_read(steps in steps(), tells: bool, asks: bool, wait in 0u64..8) {
+        play(&mut World::new(Router::Ours, tells, asks, wait), &steps)?;
     }
 
     #[test]
-    fn when_all_is_replayed_and_polled_replicas_serve_in_turn(steps in steps(), wait in 0u64..8) {
-        let mut world = World::new(Router::Ours, true, wait);
+    fn when_all_is_replayed_and_polled_replicas_serve_in_turn(steps in steps(), asks: bool, wait in 0u64..8) {
+        let mut world = World::new(Router::Ours, true, asks, wait);
         play(&mut world, &steps)?;
         world.settle();
         // Whoever holds a position of an older epoch asks for a poll of the primary now.
@@ -466,7 +513,9 @@ proptest! {
 
 #[test]
 fn routers_that_get_it_wrong_are_caught() {
-    for router in [Router::Naive, Router::LastPoll, Router::EpochOfTheEnd, Router::Unconfirmed] {
+    let asking = [Router::Unproven, Router::ToldTooSoon].map(|router| (router, true));
+    let polling = [Router::Naive, Router::LastPoll, Router::EpochOfTheEnd, Router::Unconfirmed];
+    for (router, asks) in polling.map(|router| (router, false)).into_iter().chain(asking) {
         let config = ProptestConfig {
             cases: 40_000,
             failure_persistence: None,
@@ -477,7 +526,7 @@ fn routers_that_get_it_wrong_are_caught() {
             config,
             proptest::test_runner::TestRng::deterministic_rng(Default::default()),
         )
-        .run(&steps(), |steps| play(&mut World::new(router, true, 4), &steps));
+        .run(&steps(), |steps| play(&mut World::new(router, true, asks, 4), &steps));
         assert!(matches!(result, Err(TestError::Fail(..))), "{router:?} was not caught");
     }
 }

@@ -60,6 +60,8 @@ pub struct Verdict {
     pub of_session: bool,
     /// A text starts with SET TRANSACTION READ WRITE.
     pub read_write: bool,
+    /// It is a COMMIT and nothing else, and no transaction begins with its end.
+    pub commits: bool,
     /// The first hint in a comment.
     pub hint: Hints,
 }
@@ -73,6 +75,7 @@ pub struct Brief {
     effects: Effects,
     begin: Option<Modes>,
     read_write: bool,
+    commits: bool,
     hint: Hints,
 }
 
@@ -85,6 +88,7 @@ impl Default for Brief {
             effects: Effects::default(),
             begin: None,
             read_write: false,
+            commits: false,
             hint: Hints::default(),
         }
     }
@@ -104,6 +108,7 @@ impl Brief {
             effects: class.effects,
             begin,
             read_write: matches!(class.first, Command::SetTransaction(modes) if modes.read_only == Some(false)),
+            commits: class.statements == 1 && class.first == Command::Commit { chain: false },
             hint: Hints::read(text),
         }
     }
@@ -129,6 +134,7 @@ impl Verdict {
         }
         let first = self.texts == 0;
         self.texts += 1;
+        self.commits = first && class.commits;
         self.statements = self.statements.saturating_add(class.statements);
         match (first, class.begin) {
             (true, Some(modes)) => {

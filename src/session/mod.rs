@@ -36,7 +36,7 @@ pub use known::KnownTexts;
 pub use notes::{Note, notes};
 pub use pins::Pins;
 pub use prepared::{ClientStatements, Shared, SharedStatement, Statements};
-pub use replies::{Before, Event, Expect, Replies, Undone};
+pub use replies::{Before, Event, Expect, Replies, Stands, Undone};
 pub use server_statements::ServerStatements;
 pub use settings::SettingsMap;
 pub use state::Session;

@@ -18,6 +18,8 @@ use crate::wire::server::tag;
 pub enum Expect {
     /// A Query of ours that sets parameters: everything up to its ReadyForQuery is ours.
     Setup,
+    /// A FunctionCall of ours that asks for a position: everything up to its ReadyForQuery is ours.
+    Position(Stands),
     /// ParseComplete.
     Parse {
         /// Ours: the client did not ask for it here.
@@ -47,6 +49,15 @@ pub enum Expect {
     QuietReady,
     /// ReadyForQuery, after whatever a Query, a FunctionCall or a Sync brings.
     Ready,
+}
+
+/// Where a message of ours stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stands {
+    /// In front of the unit.
+    InFront,
+    /// Behind it: its ReadyForQuery is to be waited for, too.
+    Behind,
 }
 
 /// What to do with a message.
@@ -156,10 +167,31 @@ impl Replies {
         self.script.is_empty()
     }
 
-    /// Whether a Query of ours is being answered.
+    /// Whether a Query or FunctionCall of ours is being answered, which nothing of the client's has to do with.
     #[must_use]
-    pub fn in_setup(&self) -> bool {
-        matches!(self.script.front(), Some(Expect::Setup))
+    pub fn are_ours(&self) -> bool {
+        matches!(self.script.front(), Some(Expect::Setup | Expect::Position(_)))
+    }
+
+    /// Whether a statement is to be prepared.
+    #[must_use]
+    pub fn parses(&self) -> bool {
+        self.script.iter().any(|expect| matches!(expect, Expect::Parse { statement: Some(_), .. }))
+    }
+
+    /// Whether what comes next is for the client as it stands, up to ReadyForQuery.
+    #[must_use]
+    pub fn pass_on(&self) -> bool {
+        matches!(self.script.front(), None | Some(Expect::Ready))
+    }
+
+    /// Where the FunctionCall of ours stands that is being answered.
+    #[must_use]
+    pub fn position(&self) -> Option<Stands> {
+        match self.script.front() {
+            Some(Expect::Position(stands)) => Some(*stands),
+            _ => None,
+        }
     }
 
     /// A unit was passed on as it came; one ReadyForQuery will follow. `parses`: it begins with a Parse for the
@@ -167,9 +199,18 @@ impl Replies {
     pub fn expect_plain(&mut self, parses: bool) {
         self.parsing = parses;
         self.ready += 1;
-        if !self.script.is_empty() && !matches!(self.script.back(), Some(Expect::Setup)) {
+        if !matches!(self.script.back(), None | Some(Expect::Setup | Expect::Position(_))) {
             self.script.push_back(Expect::Ready);
         }
+    }
+
+    /// Behind the whole of a unit, the server was asked for its position.
+    pub fn expect_position_behind(&mut self) {
+        if !matches!(self.script.back(), Some(Expect::Ready)) {
+            self.script.push_back(Expect::Ready);
+        }
+        self.script.push_back(Expect::Position(Stands::Behind));
+        self.ready += 1;
     }
 
     /// A message was sent that brings that answer.
@@ -246,10 +287,16 @@ impl Replies {
             return Event::Forward;
         };
         let (pop, event) = match (front, tag) {
-            (Expect::Setup, tag::READY_FOR_QUERY) => (true, Event::Swallow),
+            (Expect::Setup | Expect::Position(Stands::InFront), tag::READY_FOR_QUERY) => {
+                (true, Event::Swallow)
+            }
+            (Expect::Position(Stands::Behind), tag::READY_FOR_QUERY) => {
+                self.ready = self.ready.saturating_sub(1);
+                (true, Event::Swallow)
+            }
             // Notifications may come at any time, and are never ours.
             (_, tag::NOTIFICATION_RESPONSE) => (false, Event::Forward),
-            (Expect::Setup, _) => (false, Event::Swallow),
+            (Expect::Setup | Expect::Position(_), _) => (false, Event::Swallow),
             (Expect::Parse { own, .. }, tag::PARSE_COMPLETE)
             | (Expect::Close { own, .. }, tag::CLOSE_COMPLETE) => {
                 (true, if *own { Event::Swallow } else { Event::Forward })
@@ -305,7 +352,9 @@ impl Replies {
         let skipped = self
             .script
             .iter()
-            .position(|e| matches!(e, Expect::Ready | Expect::QuietReady | Expect::Setup))
+            .position(|e| {
+                matches!(e, Expect::Ready | Expect::QuietReady | Expect::Setup | Expect::Position(_))
+            })
             .unwrap_or(self.script.len());
         self.script
             .drain(..skipped)
@@ -436,5 +485,33 @@ mod tests {
         assert_eq!(replies.ready_to_come(), 0);
         replies.expect_plain(false);
         assert_eq!(run(&mut replies, b"CZ"), "CZ");
+    }
+
+    #[test]
+    fn positions_that_were_asked_for_are_nobodys_answer() {
+        let mut replies = Replies::default();
+        let mut front = |tags: &[u8], parses| {
+            replies.expect(Expect::Position(Stands::InFront));
+            replies.expect_plain(parses);
+            assert_eq!(replies.ready_to_come(), 1);
+            assert!(replies.are_ours());
+            run(&mut replies, tags)
+        };
+        assert_eq!(front(b"VZTDCZ", false), "TDCZ");
+        assert_eq!(front(b"EZ12TDCZ", true), "12TDCZ");
+        assert_eq!(front(b"VZEZ", true), "EZ");
+        let mut behind = |tags: &[u8], parses| {
+            replies.expect_plain(parses);
+            replies.expect_position_behind();
+            assert_eq!(replies.ready_to_come(), 2);
+            let seen = run(&mut replies, tags);
+            assert!(replies.is_plain() && replies.ready_to_come() == 0);
+            seen
+        };
+        assert_eq!(behind(b"CZVZ", false), "CZ");
+        assert_eq!(behind(b"12CZNEZ", true), "12CZ");
+        assert_eq!(behind(b"EZVZ", true), "EZ");
+        // A notification is the client's, whenever it comes.
+        assert_eq!(behind(b"CZVAZ", false), "CZA");
     }
 }

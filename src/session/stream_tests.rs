@@ -249,7 +249,7 @@ impl Server {
         let mut failed = false;
         for answer in answers {
             let (statements, known) = (&mut session.statements, &mut self.statements);
-            if !self.replies.in_setup() {
+            if !self.replies.are_ours() {
                 match answer.0 {
                     'E' => {
                         failed = true;

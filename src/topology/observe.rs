@@ -128,6 +128,7 @@ impl Observer {
     fn polled(&mut self, id: NodeId, ticket: Ticket, sent: Duration, received: Duration, report: Report) {
         let Some(node) = self.topology.nodes.get_mut(usize::from(id.0)) else { return };
         let Some(seen) = self.seen.get_mut(usize::from(id.0)) else { return };
+        self.topology.geometry = report.geometry;
         *seen =
             Some(Seen { in_recovery: report.in_recovery, timeline: report.timeline, system: report.system });
         let lsn =

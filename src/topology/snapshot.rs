@@ -1,7 +1,7 @@
 //! All nodes at one moment.
 
 use super::node::{Node, NodeId, Role};
-use crate::lsn::{Epoch, Lsn, Timeline};
+use crate::lsn::{Epoch, Lsn, Timeline, WalGeometry};
 
 /// What readers hold: never changed, only replaced.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +14,8 @@ pub struct Topology {
     pub switched: bool,
     /// The one node that takes writes, if there is exactly one.
     pub primary: Option<NodeId>,
+    /// Where WAL pages begin: on all nodes alike, as they are of one cluster.
+    pub geometry: WalGeometry,
     /// Every configured node, at the index of its id.
     pub nodes: Vec<Node>,
 }
@@ -21,8 +23,9 @@ pub struct Topology {
 impl Topology {
     /// Becomes what `other` is, in the room that it has.
     pub fn copy_from(&mut self, other: &Self) {
-        let Self { epoch, timeline, switched, primary, nodes } = other;
-        (self.epoch, self.timeline, self.switched, self.primary) = (*epoch, *timeline, *switched, *primary);
+        let Self { epoch, timeline, switched, primary, geometry, nodes } = other;
+        (self.epoch, self.timeline, self.switched) = (*epoch, *timeline, *switched);
+        (self.primary, self.geometry) = (*primary, *geometry);
         self.nodes.clone_from(nodes);
     }
 

@@ -154,6 +154,15 @@ pub const SYNC_MESSAGE: [u8; HEADER] = [tag::SYNC, 0, 0, 0, 4];
 /// Bytes of a Terminate message.
 pub const TERMINATE_MESSAGE: [u8; HEADER] = [tag::TERMINATE, 0, 0, 0, 4];
 
+/// Bytes of a FunctionCall message for a function without arguments, to be answered in binary form. PostgreSQL neither parses
+/// nor plans anything for it, and leaves the unnamed statement alone (manual, "Function Call"; `tcop/fastpath.c`).
+#[must_use]
+pub const fn function_call(oid: u32) -> [u8; 15] {
+    let [a, b, c, d] = oid.to_be_bytes();
+    // Its length; the function; no formats of arguments, no arguments, and the format of the result.
+    [tag::FUNCTION_CALL, 0, 0, 0, 14, a, b, c, d, 0, 0, 0, 0, 0, 1]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,10 +16,10 @@ const RULES: [(&str, &[&str]); 17] = [
     ("config", &["auth"]),
     ("net", &["config"]),
     // A server connection carries the session core's book about it: statements, settings, answers to come.
-    ("server", &["net", "wire", "auth", "config", "topology", "session"]),
+    ("server", &["lsn", "net", "wire", "auth", "config", "topology", "session"]),
     // Of the net, the pool has its timers.
     ("pool", &["server", "topology", "auth", "config", "metrics", "net"]),
-    ("relay", &["wire", "sql", "session", "server", "net", "metrics"]),
+    ("relay", &["wire", "lsn", "sql", "session", "server", "net", "metrics"]),
     (
         "client",
         &[

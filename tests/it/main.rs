@@ -17,6 +17,7 @@ mod layers;
 mod logins;
 mod operation;
 mod pooling;
+mod proof;
 mod protocol;
 mod routing;
 mod security;

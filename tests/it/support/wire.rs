@@ -19,6 +19,11 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) async fn to(target: u16) -> Self {
+        Self::that_ends(target, b"").await
+    }
+
+    /// The same, but for a connection on which the server says `last`: that is not passed on, and its end is.
+    pub(crate) async fn that_ends(target: u16, last: &'static [u8]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let generation = Arc::new(AtomicU32::new(0));
@@ -30,13 +35,13 @@ impl Wire {
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
                 let born = current.load(Ordering::SeqCst);
-                let both = [(from_client, to_server), (from_server, to_client)];
-                for (from, to) in both {
+                let both = [(from_client, to_server, &b""[..]), (from_server, to_client, last)];
+                for (from, to, last) in both {
                     let (current, mut broken) = (current.clone(), broken.clone());
                     broken.mark_unchanged();
                     tokio::spawn(async move {
                         tokio::select! {
-                            () = pass(from, to, born, current) => {}
+                            () = pass(from, to, last, (born, current)) => {}
                             _ = broken.changed() => {}
                         }
                     });
@@ -57,7 +62,12 @@ impl Wire {
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, born: u32, generation: Arc<AtomicU32>) {
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    last: &[u8],
+    (born, generation): (u32, Arc<AtomicU32>),
+) {
     let mut buffer = vec![0; 65536];
     loop {
         let read = from.read(&mut buffer).await;
@@ -65,6 +75,10 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, born: u32, genera
             std::future::pending::<()>().await;
         }
         match read {
+            Ok(n) if let Some(at) = memchr::memmem::find(&buffer[..n], last).filter(|_| !last.is_empty()) => {
+                let _ = to.write_all(&buffer[..at]).await;
+                return;
+            }
             Ok(n) if n > 0 && to.write_all(&buffer[..n]).await.is_ok() => {}
             _ => return,
         }
