@@ -32,6 +32,10 @@ while [ $tries -lt 100 ]; do
   sleep 0.05
   tries=$((tries + 1))
 done
+# Whoever was started behind a shell's "&" ignores the other one.
+for pid in "$1"/*/*.pid; do
+  [ -f "$pid" ] && kill -KILL "$(head -n 1 "$pid")" 2>/dev/null
+done
 rm -rf "$1"
 "#;
 
