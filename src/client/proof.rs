@@ -26,7 +26,7 @@ impl Client {
     /// answer of one that has not, and nothing else may come of it.
     pub(super) fn may_prove(&self, unit: &Unit, want: Want) -> bool {
         // Statements whose columns have to be asked for anew must not be described by a replica that is not there yet.
-        let in_doubt = || unit.named && self.session.statements.are_older_than(self.catalog.generation());
+        let in_doubt = || self.names_doubted(unit, self.catalog.generation());
         want == Want::Read(Why::Read)
             && !self.mute
             && unit.is_whole()
@@ -74,8 +74,11 @@ impl Client {
         if asked == Asks::Position {
             return;
         }
-        let in_vain = matches!(outcome, Outcome::InVain { .. });
-        let Some(lsn) = server.told.take() else { return };
+        let (in_vain, told) = (matches!(outcome, Outcome::InVain { .. }), server.told.take());
+        if !in_vain && (told.is_none() || matches!(outcome, Outcome::ServerLost { .. })) {
+            return;
+        }
+        let lsn = told.unwrap_or_default();
         let next = self.worker.polls.next(server.node);
         self.worker.heard.borrow_mut().note(server.node, server.epoch, lsn, in_vain.then_some(next));
         self.worker.metrics.proof(server.node, !in_vain);

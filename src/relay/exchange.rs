@@ -172,6 +172,11 @@ impl<'a, 'b> Exchange<'a, 'b> {
                 self.server.tainted = true;
                 Outcome::Done(self.server.status)
             }
+            // A replica that is behind may know neither of a role, say, nor of anything else that a setting speaks of.
+            Err(Broken::Protocol(_)) if matches!(self.plan.asks, Asks::Proof(_)) && !self.taken => {
+                self.server.input.advance(std::mem::take(&mut self.at));
+                Outcome::InVain { pass: self.pass }
+            }
             Err(Broken::Client) => Outcome::ClientGone,
             Err(Broken::Server(error)) => Outcome::ServerLost {
                 error,

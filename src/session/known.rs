@@ -190,7 +190,7 @@ fn beginning(text: &[u8], version: u64) -> Option<usize> {
 }
 
 /// What was found out about the text of a prepared statement, kept with it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Findings {
     brief: Cell<Option<(By, Brief)>>,
     fingerprint: Cell<Option<u64>>,

@@ -190,7 +190,7 @@ impl Statements {
 }
 
 /// The unnamed statement of a client.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Unnamed {
     /// Its number; 0 if there is none.
     pub number: u64,
@@ -199,7 +199,7 @@ pub struct Unnamed {
 }
 
 /// What is known of an unnamed statement.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Said {
     /// Its text.
     pub text: Vec<u8>,

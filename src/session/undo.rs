@@ -4,19 +4,23 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use super::prepared::{ClientStatements, SharedStatement};
+use super::prepared::{ClientStatements, SharedStatement, Unnamed};
 use crate::wire::Frame;
 use crate::wire::client::{self, Parse, Target, tag};
 
 /// Every name that a unit prepares or closes, with the statement that it stood for; at most one for each message.
 #[derive(Debug, Default)]
-pub struct NamesBefore(HashMap<Box<[u8]>, Option<SharedStatement>, RandomState>);
+pub struct NamesBefore {
+    named: HashMap<Box<[u8]>, Option<SharedStatement>, RandomState>,
+    /// The unnamed statement, if it is among them.
+    unnamed: Option<Unnamed>,
+}
 
 impl NamesBefore {
     /// Reads the names of a whole unit. `unit` holds its messages; `None` if it only uses what there is.
     #[must_use]
     pub fn read(unit: &[u8], statements: &ClientStatements) -> Option<Box<Self>> {
-        let mut found = HashMap::<Box<[u8]>, _, RandomState>::default();
+        let mut found = Self::default();
         let mut rest = unit;
         while let Ok(Some(frame)) = Frame::peek(rest) {
             let body = frame.body(rest).unwrap_or_default();
@@ -28,21 +32,28 @@ impl NamesBefore {
                 },
                 _ => None,
             };
-            if let Some(name) = name.filter(|n| !n.is_empty() && !found.contains_key(*n)) {
-                found.insert(name.into(), statements.get(name).cloned());
+            match name {
+                Some(b"") if found.unnamed.is_none() => found.unnamed = Some(statements.unnamed.clone()),
+                Some(name) if !name.is_empty() && !found.named.contains_key(name) => {
+                    found.named.insert(name.into(), statements.get(name).cloned());
+                }
+                _ => {}
             }
             rest = rest.get(frame.len..).unwrap_or_default();
         }
         // Boxed, as few units have any, and each has room for them while it runs.
-        (!found.is_empty()).then(|| Box::new(Self(found)))
+        (!found.named.is_empty() || found.unnamed.is_some()).then(|| Box::new(found))
     }
 
     /// Puts back what was before. First goes what the unit has prepared, so that there is room for what it has closed.
     pub fn put_back(self, statements: &mut ClientStatements) {
-        for name in self.0.keys() {
+        if let Some(unnamed) = self.unnamed {
+            statements.unnamed = unnamed;
+        }
+        for name in self.named.keys() {
             statements.remove(name);
         }
-        for (name, statement) in self.0 {
+        for (name, statement) in self.named {
             if let Some(statement) = statement {
                 // There was room for it before.
                 let _ = statements.insert(&name, statement);
@@ -72,7 +83,7 @@ mod tests {
             build::parse(&mut unit, name, b"select 2", b"\0\0");
         }
         let before = NamesBefore::read(&unit, &statements).unwrap();
-        assert_eq!(before.0.len(), 3);
+        assert_eq!(before.named.len(), 3);
         for (name, new) in [(b"7", Some(&new)), (b"8", None), (b"a", Some(&new))] {
             statements.remove(name);
             if let Some(new) = new {
@@ -93,6 +104,6 @@ mod tests {
         for n in 0..400_000 {
             build::close_statement(&mut unit, n.to_string().as_bytes());
         }
-        assert_eq!(NamesBefore::read(&unit, &ClientStatements::default()).unwrap().0.len(), 400_000);
+        assert_eq!(NamesBefore::read(&unit, &ClientStatements::default()).unwrap().named.len(), 400_000);
     }
 }

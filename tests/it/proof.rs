@@ -6,6 +6,7 @@ use tidegate::demo::cluster::{Cluster, Server};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::Statement;
 
+use crate::support::peer::{Peer, Script};
 use crate::support::proxy::{PATIENCE, connect, last_route, rows, value};
 use crate::support::wire::Wire;
 use crate::support::{Proxy, database, shared};
@@ -13,6 +14,10 @@ use crate::support::{Proxy, database, shared};
 /// A replica says so to whom it shows a read behind a write.
 const REPLAYED: [(&str, &str); 1] = [("outcome", "replayed")];
 const NOT_YET: [(&str, &str); 1] = [("outcome", "not_yet")];
+
+fn s() -> Script {
+    Script::default()
+}
 
 /// In front of the primary and one standby, which nobody polls by himself, and where a read waits as long for that standby.
 async fn seldom_polling(cluster: &Cluster, wait: &str) -> Proxy {
@@ -215,4 +220,66 @@ async fn who_may_not_ask_is_served_all_the_same() {
         assert_eq!(value(&session, "SELECT count(*) FROM t").await, n.to_string());
     }
     connect(&direct).await.batch_execute("DROP TABLE t; DROP ROLE mute").await.unwrap();
+}
+
+/// What ran in vain leaves the unnamed statement as it was, whatever the unit would have made of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_unit_that_ran_in_vain_has_not_touched_the_unnamed_statement() {
+    let cluster = Cluster::start(1).unwrap();
+    cluster.primary().execute("CREATE TABLE t (n int); INSERT INTO t VALUES (0)").await.unwrap();
+    replayed(&cluster).await;
+    let proxy = Proxy::start(&cluster).await;
+    proxy.wait_catalog("postgres").await;
+    let closed = s().bind("").execute().message(b'C', b"S\0").sync();
+    let replaced = s().bind("").execute().parse("", "SELECT n + 10 FROM t").bind("").execute().sync();
+    for (n, unit, tags) in [(1, &closed, "2DC3ZI"), (2, &replaced, "2DC12DCZI")] {
+        let (port, text) = (proxy.port, format!("UPDATE t SET n = {n}"));
+        cluster.replica(0).pause_replay().await.unwrap();
+        tokio::task::block_in_place(|| {
+            let mut peer = Peer::log_in(port);
+            peer.send(&s().parse("", "SELECT n FROM t").sync().0);
+            assert_eq!(peer.tags(), "1ZI");
+            peer.send(&s().query(&text).0);
+            assert_eq!(peer.tags(), "CZI");
+            // The Query has ended its life.
+            peer.send(&s().parse("", "SELECT n FROM t").sync().0);
+            assert_eq!(peer.tags(), "1ZI");
+            peer.send(&unit.0);
+            let all = peer.until(b'Z');
+            let seen: String = all.iter().map(|m| char::from(m.0)).collect();
+            assert_eq!(format!("{seen}I"), tags);
+            let first = all.iter().find(|m| m.0 == b'D').unwrap();
+            assert_eq!(first.1.last(), Some(&(b'0' + n)));
+        });
+        cluster.replica(0).resume_replay().await.unwrap();
+        replayed(&cluster).await;
+    }
+    assert!(proxy.metric("tidegate_proofs_total", &NOT_YET).await >= 1.0);
+}
+
+/// A replica that is behind need not know of a role that the session has just made and become.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_that_a_replica_cannot_take_yet_make_nothing_fail() {
+    let cluster = Cluster::start(1).unwrap();
+    cluster.primary().execute("CREATE TABLE t (n int); INSERT INTO t VALUES (0)").await.unwrap();
+    replayed(&cluster).await;
+    let proxy = Proxy::start(&cluster).await;
+    proxy.wait_catalog("postgres").await;
+    let session = proxy.connect().await;
+    for n in 1..=3 {
+        cluster.replica(0).pause_replay().await.unwrap();
+        session.batch_execute(&format!("CREATE ROLE r{n}; GRANT SELECT ON t TO r{n}")).await.unwrap();
+        session.batch_execute(&format!("SET ROLE r{n}")).await.unwrap();
+        assert_eq!(value(&session, "SELECT n FROM t").await, "0");
+        session.batch_execute("RESET ROLE").await.unwrap();
+        session.batch_execute(&format!("UPDATE t SET n = 0; SET ROLE r{n}")).await.unwrap();
+        session.batch_execute("SELECT n FROM t").await.unwrap();
+        session.batch_execute("RESET ROLE").await.unwrap();
+        session.batch_execute("UPDATE t SET n = 0").await.unwrap();
+        session.batch_execute(&format!("SET ROLE r{n}")).await.unwrap();
+        assert_eq!(value(&session, "SELECT n FROM t").await, "0");
+        session.batch_execute("RESET ROLE").await.unwrap();
+        cluster.replica(0).resume_replay().await.unwrap();
+        replayed(&cluster).await;
+    }
 }

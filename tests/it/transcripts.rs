@@ -126,8 +126,8 @@ impl Others {
                 let (mut peer, _) = enter(port, &database);
                 let set = format!("SET work_mem = '{}MB'; SET DateStyle = 'SQL'", n + 1);
                 peer.send(&s().query(&set).parse("", "SELECT 'mine'").parse("a", "SELECT 'mine'").sync().0);
-                peer.tags();
-                peer.tags();
+                assert_eq!(peer.tags(), "CCSZI");
+                assert_eq!(peer.tags(), "11ZI");
                 while !stop.load(Ordering::Relaxed) {
                     peer.send(&s().query("UPDATE numbers SET n = n WHERE n = 0").0);
                     assert_eq!(peer.tags(), "CZI");
