@@ -11,7 +11,7 @@ use bytes::{Buf, BytesMut};
 use super::heal::Refusal;
 use super::intake::Filled;
 use super::outcome::{Broken, Farewell, Outcome, Reached};
-use super::plan::{Asks, INSERTED, Plan, REPLAYED};
+use super::plan::{Asks, INSERTED, Plan, REPLAYED, translator};
 use super::settle::{SettleError, settle};
 use crate::net::buffers::consume;
 use crate::net::{Buffers, Stream};
@@ -19,7 +19,6 @@ use crate::server::Connection;
 use crate::session::collect::End;
 use crate::session::notes::Notes;
 use crate::session::settings::SettingsMap;
-use crate::session::translate::Translator;
 use crate::session::{Expect, Session, Stands, Statements, Unit};
 use crate::wire::build;
 use crate::wire::client::SYNC_MESSAGE;
@@ -543,26 +542,6 @@ fn came(read: io::Result<usize>) -> Result<(), Broken> {
         Ok(0) => Err(Broken::Server(io::ErrorKind::UnexpectedEof.into())),
         Ok(_) => Ok(()),
         Err(error) => Err(Broken::Server(error)),
-    }
-}
-
-/// What turns the session's messages into the server's.
-pub(super) fn translator<'a>(
-    session: &'a mut Session,
-    server: &'a mut Connection,
-    table: &'a mut Statements,
-    plan: Plan,
-) -> Translator<'a> {
-    Translator {
-        client: &mut session.statements,
-        server: &mut server.statements,
-        table,
-        replies: &mut server.replies,
-        limit: plan.statement_limit as usize,
-        settings: &session.settings,
-        sharing: plan.sharing,
-        generation: plan.generation,
-        aborted: server.status == Status::Failed,
     }
 }
 

@@ -1,8 +1,11 @@
 //! How a unit is to be run.
 
 use crate::lsn::Proof;
-use crate::session::translate::Sharing;
+use crate::server::Connection;
+use crate::session::translate::{Sharing, Translator};
+use crate::session::{Session, Statements};
 use crate::wire::client::function_call;
+use crate::wire::server::Status;
 
 /// What the server is asked besides the unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,4 +41,24 @@ pub struct Plan {
     pub sharing: Sharing,
     /// What the server is asked besides.
     pub asks: Asks,
+}
+
+/// What turns the session's messages into the server's.
+pub(super) fn translator<'a>(
+    session: &'a mut Session,
+    server: &'a mut Connection,
+    table: &'a mut Statements,
+    plan: Plan,
+) -> Translator<'a> {
+    Translator {
+        client: &mut session.statements,
+        server: &mut server.statements,
+        table,
+        replies: &mut server.replies,
+        limit: plan.statement_limit as usize,
+        settings: &session.settings,
+        sharing: plan.sharing,
+        generation: plan.generation,
+        aborted: server.status == Status::Failed,
+    }
 }

@@ -2,8 +2,9 @@
 
 use bytes::Buf;
 
-use super::exchange::{Exchange, Feed, translator};
+use super::exchange::{Exchange, Feed};
 use super::outcome::Broken;
+use super::plan::translator;
 use crate::net::buffers::consume;
 use crate::session::collect::MAX_TEXT;
 use crate::session::pins::Pins;
