@@ -51,7 +51,7 @@ impl Client {
             return unprepared(error, speaks_of_names);
         }
         if unit.named && self.session.statements.are_older_than(generation) {
-            // While a connection was made, say. A replica that has yet to show that it is far enough is not to tell columns.
+            // A replica that has yet to show that it is far enough is not to tell columns.
             if at.place.proof.is_some() && self.names_doubted(unit, generation) {
                 return Outcome::InVain { pass: 0 };
             }

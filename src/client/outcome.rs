@@ -174,20 +174,14 @@ impl Client {
 
     fn keep_or_give_back_by(&mut self, lease: Lease, topology: &Topology) {
         if self.session.pins.is_empty() {
-            self.give_back_by(lease, topology);
+            self.worker.give_back(lease, topology);
         } else {
             self.lease = Some(lease);
         }
     }
 
     pub(super) fn give_back(&self, lease: Lease) {
-        self.give_back_by(lease, &self.worker.topology());
-    }
-
-    fn give_back_by(&self, lease: Lease, topology: &Topology) {
-        let settings = self.worker.settings();
-        let age = self.worker.age(&settings);
-        self.worker.pools.borrow_mut().give_back(lease, topology, age);
+        self.worker.give_back(lease, &self.worker.topology());
     }
 
     pub(super) fn end_lease(&mut self, mut lease: Lease) {

@@ -25,13 +25,10 @@ impl Client {
     /// Whether a replica may be asked in front of a read whether it has replayed what the read must show: nobody sees the
     /// answer of one that has not, and nothing else may come of it.
     pub(super) fn may_prove(&self, unit: &Unit, want: Want) -> bool {
-        // Statements whose columns have to be asked for anew must not be described by a replica that is not there yet.
-        let in_doubt = || self.names_doubted(unit, self.catalog.generation());
         want == Want::Read(Why::Read)
             && !self.mute
             && unit.is_whole()
             && unit.verdict.effects == Effects::default()
-            && !in_doubt()
     }
 
     /// What the server is asked besides the unit.
@@ -107,10 +104,7 @@ impl Client {
 async fn finish(worker: &Worker, mut lease: Lease, pass: usize) {
     let over = timeout(PATIENCE, drain(&mut lease.connection, pass)).await;
     if matches!(over, Ok(Ok(()))) {
-        let (settings, topology) = (worker.settings(), worker.topology());
-        let age = worker.age(&settings);
-        worker.pools.borrow_mut().give_back(lease, &topology, age);
-        return;
+        return worker.give_back(lease, &worker.topology());
     }
     if over.is_err() {
         let Connection { node, pid, ref key, .. } = *lease.connection;

@@ -107,9 +107,6 @@ impl Client {
 
     /// Whether the unit uses a statement of which the client was told columns that it may no longer have.
     pub(super) fn names_doubted(&self, unit: &Unit, generation: u64) -> bool {
-        if !unit.named || !self.session.statements.are_older_than(generation) {
-            return false;
-        }
         let mut found = false;
         each_text(self.input.get(..unit.len).unwrap_or_default(), |name, _| {
             found |= self.session.statements.get(name).is_some_and(|s| s.is_in_doubt(generation));

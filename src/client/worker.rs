@@ -26,11 +26,10 @@ use crate::monitor::{Catalogs, Clock, Latest, PollsHandle, Published, Snapshot, 
 use crate::net::timers::sleep;
 use crate::net::{Acceptor, Buffers, Connectors, Stream, Timers, runtime_without_timers};
 use crate::pool::pools::Age;
-use crate::pool::{Limits, Pools, Refusals};
+use crate::pool::{Lease, Limits, Pools, Refusals};
 use crate::session::{KnownTexts, Statements, Told};
 use crate::sql::Learned;
-use crate::topology::Topology;
-use crate::topology::{Heard, NodeId};
+use crate::topology::{Heard, NodeId, Topology};
 use crate::wire::build::Report;
 
 /// What all workers share.
@@ -207,6 +206,13 @@ impl Worker {
     #[must_use]
     pub fn age(&self, settings: &Settings) -> Age {
         Age { now: self.about_now(), idle: settings.server_idle_timeout, life: settings.server_lifetime }
+    }
+
+    /// A connection goes back to its pool, if it can be used again.
+    pub(super) fn give_back(&self, lease: Lease, topology: &Topology) {
+        let settings = self.settings();
+        let age = self.age(&settings);
+        self.pools.borrow_mut().give_back(lease, topology, age);
     }
 
     /// Publishes what its pools hold.

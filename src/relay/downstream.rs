@@ -53,7 +53,7 @@ impl Exchange<'_, '_> {
                 _ if rest.len() >= frame.len => self.message(frame)?,
                 // Long, and nothing that we must know of.
                 tag::ROW_DESCRIPTION | tag::NOTICE_RESPONSE | tag::FUNCTION_RESULT
-                    if frame.len > MAX_HELD && self.server.replies.pass_on() =>
+                    if frame.len > MAX_HELD && self.server.replies.is_passed_on() =>
                 {
                     self.release();
                     self.server.replies.on_message(frame.tag);
@@ -165,10 +165,9 @@ impl Exchange<'_, '_> {
             }
             tag::PARAMETER_STATUS => {
                 if let Some((name, value)) = parameter_status(body) {
-                    let (name, value) = (name.to_vec(), value.to_vec());
-                    self.server.parameters.note(&name, &value);
+                    self.server.parameters.note(name, value);
                     if !ours && self.refused.is_none() {
-                        self.client.session.reported.report(&name, &value);
+                        self.client.session.reported.report(name, value);
                     }
                 }
             }
@@ -233,7 +232,7 @@ impl Exchange<'_, '_> {
                 if !proof.is_given(lsn) {
                     self.refused = Some(Refusal::NotThereYet);
                     // What is prepared there now may be of tables as they were before the session has changed them.
-                    self.server.tainted |= self.parses;
+                    self.server.tainted |= self.server.replies.parses();
                     self.server.statements.unnamed = 0;
                 }
             }

@@ -8,7 +8,7 @@ use crate::net::invalid_data;
 use crate::server::Connection;
 use crate::wire::Frame;
 use crate::wire::frame::HEADER;
-use crate::wire::server::{Status, parameter_status, tag};
+use crate::wire::server::{Status, tag};
 
 /// No message that is looked into is longer.
 const MAX_LOOK: usize = 64 * 1024;
@@ -62,10 +62,7 @@ fn take(server: &mut Connection) -> io::Result<usize> {
             // What the error takes back of prepared statements is not worth telling apart.
             tag::ERROR_RESPONSE => return Err(invalid_data("a read failed whose answer nobody waits for")),
             tag::PARAMETER_STATUS => {
-                if let Some((name, value)) = parameter_status(body) {
-                    let (name, value) = (name.to_vec(), value.to_vec());
-                    server.parameters.note(&name, &value);
-                }
+                server.parameters.take_in(body);
             }
             tag::READY_FOR_QUERY => {
                 let status = body.first().copied().and_then(Status::from_byte);

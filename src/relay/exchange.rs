@@ -92,8 +92,6 @@ pub struct Exchange<'a, 'b> {
     /// What the client has heard of its server's end.
     pub(super) farewell: Farewell,
     pub(super) filled: Filled,
-    /// A statement is prepared on the server for the unit.
-    pub(super) parses: bool,
     /// The server may have got something of the unit.
     sent: bool,
     taken: bool,
@@ -138,7 +136,6 @@ impl<'a, 'b> Exchange<'a, 'b> {
             any_sent: false,
             farewell: Farewell::None,
             filled: Filled::default(),
-            parses: false,
             sent: false,
             taken: false,
         }
@@ -360,7 +357,6 @@ impl<'a, 'b> Exchange<'a, 'b> {
             self.server.replies.expect(Expect::Position(Stands::InFront));
         }
         self.hand_over_unit(unit)?;
-        self.parses = unit.named && self.server.replies.parses();
         if self.plan.asks == Asks::Position {
             self.to_server.extend_from_slice(&INSERTED);
             self.server.replies.expect_position_behind();

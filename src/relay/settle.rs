@@ -12,7 +12,7 @@ use crate::session::{SettingsMap, Shared, SharedStatement};
 use crate::wire::Frame;
 use crate::wire::build;
 use crate::wire::client::{SYNC_MESSAGE, tag as tag_of};
-use crate::wire::server::{Fields, Status, parameter_status, row, row_shape, tag};
+use crate::wire::server::{Fields, Status, row, row_shape, tag};
 
 /// Why a server does not have the settings.
 #[derive(Debug, thiserror::Error)]
@@ -237,10 +237,7 @@ async fn answer(
                     return Err(invalid_data("more notifications than are kept").into());
                 }
                 tag::PARAMETER_STATUS => {
-                    if let Some((name, value)) = parameter_status(body) {
-                        let (name, value) = (name.to_vec(), value.to_vec());
-                        server.parameters.note(&name, &value);
-                    }
+                    server.parameters.take_in(body);
                 }
                 tag::READY_FOR_QUERY => {
                     let status = body.first().copied().and_then(Status::from_byte);

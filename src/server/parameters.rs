@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 
 use crate::wire::build;
+use crate::wire::server::parameter_status;
 
 /// The parameters that a server has reported, with their values.
 #[derive(Debug, Default)]
@@ -35,6 +36,13 @@ impl Parameters {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.all.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Notes what the body of a ParameterStatus message says; nothing, if it is malformed.
+    pub fn take_in(&mut self, body: &[u8]) {
+        if let Some((name, value)) = parameter_status(body) {
+            self.note(name, value);
+        }
     }
 
     /// Notes a ParameterStatus.

@@ -181,7 +181,7 @@ impl Replies {
 
     /// Whether what comes next is for the client as it stands, up to ReadyForQuery.
     #[must_use]
-    pub fn pass_on(&self) -> bool {
+    pub fn is_passed_on(&self) -> bool {
         matches!(self.script.front(), None | Some(Expect::Ready))
     }
 

@@ -30,6 +30,16 @@ async fn seldom_polling(cluster: &Cluster, wait: &str) -> Proxy {
     Proxy::before(&urls, &variables).await
 }
 
+/// A primary with what that SQL has made there, and a standby that has it, too; and a proxy in front of them that knows of it.
+async fn before(sql: &str, variables: &[(&str, &str)]) -> (Cluster, Proxy) {
+    let cluster = Cluster::start(1).unwrap();
+    cluster.primary().execute(sql).await.unwrap();
+    replayed(&cluster).await;
+    let proxy = Proxy::with(&cluster, variables).await;
+    proxy.wait_catalog("postgres").await;
+    (cluster, proxy)
+}
+
 /// Waits until the standby has what the primary has written.
 async fn replayed(cluster: &Cluster) {
     cluster.wait_caught_up().await.unwrap();
@@ -74,12 +84,8 @@ async fn a_read_behind_a_write_waits_for_no_poll() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_sees_the_answer_of_a_replica_that_is_not_there_yet() {
-    let cluster = Cluster::start(1).unwrap();
     let sql = "CREATE TABLE t AS SELECT 0 AS n, repeat('x', 1000) AS text FROM generate_series(1, 1000)";
-    cluster.primary().execute(sql).await.unwrap();
-    replayed(&cluster).await;
-    let proxy = Proxy::with(&cluster, &[("TIDEGATE_FRESHNESS_REPLICA_WAIT", "200ms")]).await;
-    proxy.wait_catalog("postgres").await;
+    let (cluster, proxy) = before(sql, &[("TIDEGATE_FRESHNESS_REPLICA_WAIT", "200ms")]).await;
     let session = proxy.connect().await;
     let prepared = session.prepare("SELECT n::text, text FROM t").await.unwrap();
     for n in 1..=6 {
@@ -114,11 +120,7 @@ async fn nobody_sees_the_answer_of_a_replica_that_is_not_there_yet() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_waits_for_is_cancelled() {
-    let cluster = Cluster::start(1).unwrap();
-    cluster.primary().execute("CREATE TABLE t (n int); INSERT INTO t VALUES (0)").await.unwrap();
-    replayed(&cluster).await;
-    let proxy = Proxy::with(&cluster, &[]).await;
-    proxy.wait_catalog("postgres").await;
+    let (cluster, proxy) = before("CREATE TABLE t (n int); INSERT INTO t VALUES (0)", &[]).await;
     let session = proxy.connect().await;
     cluster.replica(0).pause_replay().await.unwrap();
     session.batch_execute("UPDATE t SET n = 1").await.unwrap();
@@ -159,11 +161,8 @@ async fn a_write_that_was_answered_stays_answered_though_its_server_dies_before_
 /// What a replica that is behind says of a statement's columns is what they were.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_is_behind_tells_nobody_what_columns_there_are() {
-    let cluster = Cluster::start(1).unwrap();
-    cluster.primary().execute("CREATE TABLE t (a int); INSERT INTO t VALUES (1)").await.unwrap();
-    replayed(&cluster).await;
-    let proxy = Proxy::with(&cluster, &[("TIDEGATE_WORKERS", "1")]).await;
-    proxy.wait_catalog("postgres").await;
+    let (cluster, proxy) =
+        before("CREATE TABLE t (a int); INSERT INTO t VALUES (1)", &[("TIDEGATE_WORKERS", "1")]).await;
     let session = proxy.connect().await;
     let columns = async |statement: &Statement| {
         let rows = session.query(statement, &[]).await;
@@ -225,11 +224,7 @@ async fn who_may_not_ask_is_served_all_the_same() {
 /// What ran in vain leaves the unnamed statement as it was, whatever the unit would have made of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_unit_that_ran_in_vain_has_not_touched_the_unnamed_statement() {
-    let cluster = Cluster::start(1).unwrap();
-    cluster.primary().execute("CREATE TABLE t (n int); INSERT INTO t VALUES (0)").await.unwrap();
-    replayed(&cluster).await;
-    let proxy = Proxy::start(&cluster).await;
-    proxy.wait_catalog("postgres").await;
+    let (cluster, proxy) = before("CREATE TABLE t (n int); INSERT INTO t VALUES (0)", &[]).await;
     let closed = s().bind("").execute().message(b'C', b"S\0").sync();
     let replaced = s().bind("").execute().parse("", "SELECT n + 10 FROM t").bind("").execute().sync();
     for (n, unit, tags) in [(1, &closed, "2DC3ZI"), (2, &replaced, "2DC12DCZI")] {
@@ -260,11 +255,7 @@ async fn a_unit_that_ran_in_vain_has_not_touched_the_unnamed_statement() {
 /// A replica that is behind need not know of a role that the session has just made and become.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_that_a_replica_cannot_take_yet_make_nothing_fail() {
-    let cluster = Cluster::start(1).unwrap();
-    cluster.primary().execute("CREATE TABLE t (n int); INSERT INTO t VALUES (0)").await.unwrap();
-    replayed(&cluster).await;
-    let proxy = Proxy::start(&cluster).await;
-    proxy.wait_catalog("postgres").await;
+    let (cluster, proxy) = before("CREATE TABLE t (n int); INSERT INTO t VALUES (0)", &[]).await;
     let session = proxy.connect().await;
     for n in 1..=3 {
         cluster.replica(0).pause_replay().await.unwrap();
