@@ -3,6 +3,7 @@
 //! Each scene is a list of turns: what is sent at once, and what to wait for. What may differ is blanked on both
 //! sides: the process id of the client itself, and the source lines of fatal errors. Parameters reported while logging in are left out.
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -44,7 +45,12 @@ fn play(port: u16, database: &str, scene: &Scene, chunk: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for (bytes, until) in &scene.turns {
         for piece in bytes.chunks(chunk) {
-            peer.send(piece);
+            match until {
+                // Its first byte may be enough for whoever is to hang up.
+                End if peer.stream.write_all(piece).is_err() => break,
+                End => {}
+                Ready(_) | Tag(_) => peer.send(piece),
+            }
         }
         let mut ready = 0;
         loop {
