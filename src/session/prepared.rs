@@ -228,15 +228,22 @@ struct Bound {
 /// The prepared statements of one client.
 #[derive(Debug, Default)]
 pub struct ClientStatements {
+    /// Many clients never have any.
+    kept: Option<Box<Kept>>,
+    /// The unnamed one.
+    pub unnamed: Unnamed,
+}
+
+/// Those that have names.
+#[derive(Debug, Default)]
+struct Kept {
     named: HashMap<Box<[u8]>, SharedStatement, RandomState>,
     /// Those that stand on the session's own server under the client's names: prepared by SQL, and all that came
     /// behind the first of these.
     bound: HashMap<Box<[u8]>, Bound, RandomState>,
     bytes: usize,
-    /// The generation of definitions in which the first of these was prepared.
+    /// The generation of definitions in which the first of the named ones was prepared.
     generation: u64,
-    /// The unnamed one.
-    pub unnamed: Unnamed,
 }
 
 /// The client has [`MAX_PER_CLIENT`] prepared statements already, or [`MAX_BYTES_PER_CLIENT`] of them.
@@ -247,7 +254,7 @@ impl ClientStatements {
     /// The statement of that name; the unnamed one is not among them.
     #[must_use]
     pub fn get(&self, name: &[u8]) -> Option<&SharedStatement> {
-        self.named.get(name)
+        self.kept.as_ref()?.named.get(name)
     }
 
     /// The text of the statement of that name, or of the unnamed one.
@@ -262,22 +269,24 @@ impl ClientStatements {
         if name.is_empty() {
             return self.unnamed.said().map(|said| (&*said.text, &said.findings));
         }
-        if let Some(statement) = self.named.get(name) {
+        let kept = self.kept.as_ref()?;
+        if let Some(statement) = kept.named.get(name) {
             return Some((&statement.text, &statement.findings));
         }
-        self.bound.get(name).filter(|b| !b.text.is_empty()).map(|b| (&*b.text, &b.findings))
+        kept.bound.get(name).filter(|b| !b.text.is_empty()).map(|b| (&*b.text, &b.findings))
     }
 
     /// The client's name for the statement that servers know by that name.
     #[must_use]
     pub fn client_name(&self, server_name: &[u8]) -> Option<&[u8]> {
-        self.named.iter().find(|(_, s)| *s.name == *server_name).map(|(name, _)| &**name)
+        let kept = self.kept.as_ref()?;
+        kept.named.iter().find(|(_, s)| *s.name == *server_name).map(|(name, _)| &**name)
     }
 
     /// Whether any stands on the session's own server under the client's name.
     #[must_use]
     pub fn is_bound(&self) -> bool {
-        !self.bound.is_empty()
+        self.kept.as_ref().is_some_and(|kept| !kept.bound.is_empty())
     }
 
     /// SQL has prepared a statement.
@@ -294,35 +303,38 @@ impl ClientStatements {
     /// # Errors
     /// There are too many.
     pub fn bind_text(&mut self, name: &[u8], text: &[u8]) -> Result<bool, TooMany> {
-        if self.bound.contains_key(name) {
+        let kept = self.kept.get_or_insert_default();
+        if kept.bound.contains_key(name) {
             return Ok(false);
         }
-        let bytes = self.bytes + text.len();
-        if self.bound.len() >= MAX_PER_CLIENT || bytes > MAX_BYTES_PER_CLIENT {
+        let bytes = kept.bytes + text.len();
+        if kept.bound.len() >= MAX_PER_CLIENT || bytes > MAX_BYTES_PER_CLIENT {
             return Err(TooMany);
         }
-        self.bytes = bytes;
-        self.bound.insert(name.into(), Bound { text: text.into(), findings: Findings::default() });
+        kept.bytes = bytes;
+        kept.bound.insert(name.into(), Bound { text: text.into(), findings: Findings::default() });
         Ok(true)
     }
 
     /// A statement is gone from the session's own server; its text is returned.
     pub fn unbind(&mut self, name: &[u8]) -> Option<Box<[u8]>> {
-        let Bound { text, .. } = self.bound.remove(name)?;
-        self.bytes -= text.len();
+        let kept = self.kept.as_mut()?;
+        let Bound { text, .. } = kept.bound.remove(name)?;
+        kept.bytes -= text.len();
         Some(text)
     }
 
     /// Whether definitions may have changed since the first of these was prepared.
     #[must_use]
     pub fn are_older_than(&self, generation: u64) -> bool {
-        !self.named.is_empty() && self.generation != generation
+        self.kept.as_ref().is_some_and(|kept| !kept.named.is_empty() && kept.generation != generation)
     }
 
     /// Notes the generation of definitions in which the next statement is prepared.
     pub fn begin(&mut self, generation: u64) {
-        if self.named.is_empty() {
-            self.generation = generation;
+        let kept = self.kept.get_or_insert_default();
+        if kept.named.is_empty() {
+            kept.generation = generation;
         }
     }
 
@@ -331,13 +343,14 @@ impl ClientStatements {
     /// # Errors
     /// There are too many.
     pub fn insert(&mut self, name: &[u8], statement: SharedStatement) -> Result<(), TooMany> {
-        let bytes = self.bytes + statement.text.len();
-        if self.named.len() >= MAX_PER_CLIENT || bytes > MAX_BYTES_PER_CLIENT {
+        let kept = self.kept.get_or_insert_default();
+        let bytes = kept.bytes + statement.text.len();
+        if kept.named.len() >= MAX_PER_CLIENT || bytes > MAX_BYTES_PER_CLIENT {
             return Err(TooMany);
         }
-        self.bytes = bytes;
-        if let Some(old) = self.named.insert(name.into(), statement) {
-            self.bytes -= old.text.len();
+        kept.bytes = bytes;
+        if let Some(old) = kept.named.insert(name.into(), statement) {
+            kept.bytes -= old.text.len();
         }
         Ok(())
     }
@@ -360,29 +373,28 @@ impl ClientStatements {
 
     /// Takes a statement away; `None` if there is none of that name.
     pub fn remove(&mut self, name: &[u8]) -> Option<SharedStatement> {
-        let gone = self.named.remove(name)?;
-        self.bytes -= gone.text.len();
+        let kept = self.kept.as_mut()?;
+        let gone = kept.named.remove(name)?;
+        kept.bytes -= gone.text.len();
         Some(gone)
     }
 
     /// Takes all away, as DEALLOCATE ALL does.
     pub fn clear(&mut self) {
-        self.named.clear();
-        self.bound.clear();
-        self.bytes = 0;
+        self.kept = None;
         self.drop_unnamed();
     }
 
     /// How many named ones there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.named.len()
+        self.kept.as_ref().map_or(0, |kept| kept.named.len())
     }
 
     /// Whether there is no named one.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.named.is_empty()
+        self.len() == 0
     }
 }
 
