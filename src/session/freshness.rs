@@ -92,7 +92,13 @@ impl Freshness {
                 open.ticket = open.ticket.max(new.ticket);
                 open.of_standby &= new.of_standby;
             }
-            None => self.open.push(new),
+            None => {
+                // Most have one at a time: no room for more before they come.
+                if self.open.capacity() == 0 {
+                    self.open.reserve_exact(1);
+                }
+                self.open.push(new);
+            }
         }
     }
 
