@@ -184,6 +184,7 @@ fn start_worker(
             pools: Pools::new(number, settings.nodes.len(), shared.limits.clone()).into(),
             refusals: Refusals::default().into(),
             buffers: Default::default(),
+            berths: Default::default(),
             statements: Statements::default().into(),
             packets: Default::default(),
             known: Default::default(),

@@ -14,7 +14,8 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
-use super::worker::{Job, Worker, admit};
+use super::resident::admit;
+use super::worker::{Job, Worker};
 use crate::net::timers::sleep;
 
 /// Mostly too many files are open when no client can be accepted: by then some may be closed.

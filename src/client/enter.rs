@@ -29,23 +29,28 @@ use crate::wire::build::{self, Report};
 use crate::wire::sqlstate;
 
 /// Counts a client as long as it lives.
-struct Counted(Rc<Worker>);
+struct Counted(Present);
 
 impl Counted {
-    fn new(worker: &Rc<Worker>) -> Option<Self> {
+    /// Unless there are too many.
+    fn new(present: Present) -> Result<Self, Present> {
+        let worker = &present.0;
         let max = worker.settings().max_clients;
         let clients = &worker.shared.clients;
         let add = |n: usize| (n < max).then_some(n + 1);
-        clients.fetch_update(Ordering::AcqRel, Ordering::Relaxed, add).ok()?;
+        if clients.fetch_update(Ordering::AcqRel, Ordering::Relaxed, add).is_err() {
+            return Err(present);
+        }
         worker.metrics.client_came();
-        Some(Self(worker.clone()))
+        Ok(Self(present))
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.shared.clients.fetch_sub(1, Ordering::AcqRel);
-        self.0.metrics.client_left();
+        let Present(worker) = &self.0;
+        worker.shared.clients.fetch_sub(1, Ordering::AcqRel);
+        worker.metrics.client_left();
     }
 }
 
@@ -55,7 +60,6 @@ pub(super) struct Entered {
     _registered: Registered,
     _key: keyring::Entered,
     _counted: Counted,
-    _present: Present,
 }
 
 /// Lets a client in when it is its turn, if it may come in and stays.
@@ -99,10 +103,10 @@ async fn let_in(
         Greeting::Over => return None,
     };
     let mut said = std::mem::take(&mut arrival.said);
-    let counted = match Counted::new(&worker) {
-        Some(counted) if !worker.shared.draining.load(Ordering::Relaxed) => counted,
-        Some(_) => return refused(&worker, &mut stream, said, &shutting_down()).await,
-        None => {
+    let counted = match Counted::new(present) {
+        Ok(counted) if !worker.shared.draining.load(Ordering::Relaxed) => counted,
+        Ok(_counted) => return refused(&worker, &mut stream, said, &shutting_down()).await,
+        Err(_present) => {
             let report = Report::fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
                 .detail("Tidegate's limit is pool.max_clients, or what open files leave of it.");
             return refused(&worker, &mut stream, said, &report).await;
@@ -155,14 +159,9 @@ async fn let_in(
                 pending_unit: false,
                 skip: 0,
                 counted_pins: Pins::default(),
+                gone: false,
             };
-            Some(Box::new(Entered {
-                client,
-                _registered: registered,
-                _key: key_of_role,
-                _counted: counted,
-                _present: present,
-            }))
+            Some(Box::new(Entered { client, _registered: registered, _key: key_of_role, _counted: counted }))
         }
         Err(report) => refused(&worker, &mut stream, said, &report).await,
     }

@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod asked;
+mod berth;
 mod bonds;
 pub mod cancel;
 pub mod enter;
@@ -21,6 +22,7 @@ pub mod packets;
 pub mod place;
 mod proof;
 mod reach;
+mod resident;
 pub mod serve;
 pub mod texts;
 pub mod tunnel;

@@ -23,7 +23,7 @@ const MAX_TRIES: u8 = 8;
 /// So many further connections are taken where one has just ended: those that ended before are seen when they are taken.
 const MAX_ENDED: u8 = 3;
 
-/// What earlier tries to run a unit have taught. A client's task has room for it all its life.
+/// What earlier tries to run a unit have taught. A berth has room for it all its life.
 #[derive(Debug, Default)]
 pub(super) struct Tries {
     /// It must run on the primary, for that reason.

@@ -68,12 +68,23 @@ pub(super) struct Client {
     pub(super) skip: usize,
     /// What the session counts as bound to its server by.
     pub(super) counted_pins: Pins,
+    /// It was found at rest that its connection has ended: TLS says so once.
+    pub(super) gone: bool,
 }
 
 /// Why a client's life goes on or ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Life {
     GoesOn,
+    /// There is nothing to do until it is woken.
+    Rests,
+    Ends,
+}
+
+/// Why a client that has lived for a while does so no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    Rests,
     Ends,
 }
 
@@ -88,14 +99,8 @@ enum Woken {
 }
 
 impl Client {
-    /// From its first unit to its end.
-    pub(super) async fn live(&mut self) {
-        // A task has one waker all its life.
-        poll_fn(|cx| {
-            self.handle.listen(cx.waker());
-            Poll::Ready(())
-        })
-        .await;
+    /// From one unit to the next, for as long as there is something to do.
+    pub(super) async fn live(&mut self) -> Stop {
         loop {
             let life = match &self.next() {
                 Some(Collected::Unit(unit)) => self.unit(unit).await,
@@ -103,8 +108,10 @@ impl Client {
                 Some(odd) => Box::pin(self.answer_odd(*odd)).await,
                 None => Box::pin(self.skip_to_sync()).await,
             };
-            if life == Life::Ends {
-                break;
+            match life {
+                Life::GoesOn => {}
+                Life::Rests => return Stop::Rests,
+                Life::Ends => break,
             }
         }
         self.worker.metrics.pinned(self.counted_pins.kinds(), []);
@@ -113,6 +120,7 @@ impl Client {
             self.handle.rests();
             lease.connection.close();
         }
+        Stop::Ends
     }
 
     /// What stands at the start of the input; `None` if it is to be skipped up to the next Sync.
@@ -187,16 +195,26 @@ impl Client {
         }
     }
 
-    /// Waits for more from the client. A client that has nothing to say holds no buffer.
+    /// Waits for more from the client. A client that has nothing to say holds no buffer, and rests unless something else may
+    /// come than what its task is woken for.
     async fn more(&mut self) -> Life {
         if self.input.is_empty() {
             self.worker.buffers.borrow_mut().give(std::mem::take(&mut self.input));
+        }
+        if self.gone {
+            return Life::Ends;
         }
         let idle = self.session.status == Status::Idle;
         let limit = self.session.settings.marks().idle_timeout.filter(|_| idle && self.input.is_empty());
         // Whoever has slept and is woken has most likely something to read: it is read without asking first.
         let mut slept = false;
         let woken = match limit {
+            None if self.lease.is_none() && self.input.is_empty() => {
+                match poll_fn(|cx| Poll::Ready(self.poll_woken(cx, &mut slept))).await {
+                    Poll::Ready(woken) => woken,
+                    Poll::Pending => return Life::Rests,
+                }
+            }
             None => poll_fn(|cx| self.poll_woken(cx, &mut slept)).await,
             Some(limit) => Box::pin(self.woken_within(limit)).await,
         };
@@ -214,6 +232,16 @@ impl Client {
         timeout(limit, woken).await.unwrap_or(Woken::Idle)
     }
 
+    /// What a client that rests is woken for, if it is for anything: what it has sent has been read then. What else there is,
+    /// [`Self::live`] finds again.
+    pub(super) fn poll_roused(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        let Poll::Ready(woken) = self.poll_woken(cx, &mut true) else { return Poll::Pending };
+        self.gone = matches!(woken, Woken::Client(Ok(0) | Err(_)));
+        Poll::Ready(())
+    }
+
+    // One for those at rest and those who are not: what lies in few lines of the processor's cache costs least.
+    #[inline(never)]
     fn poll_woken(&mut self, cx: &mut task::Context<'_>, slept: &mut bool) -> Poll<Woken> {
         if (std::mem::replace(slept, true) || self.stream.poll_readable(cx).is_ready())
             && let Poll::Ready(read) = self.poll_read(cx)

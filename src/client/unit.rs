@@ -107,7 +107,7 @@ pub(super) struct Cut {
 impl Client {
     /// Runs the unit at the start of the input.
     ///
-    /// What seldom happens is boxed wherever it is awaited: a client's task has room for its rarest step all its life. What
+    /// What seldom happens is boxed wherever it is awaited: a berth has room for the rarest step all its life. What
     /// happens with each unit is awaited in one place, the exchange; all before and behind it are plain functions.
     pub(super) async fn unit(&mut self, unit: &Unit) -> Life {
         self.pending_unit = true;

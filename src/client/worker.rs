@@ -12,11 +12,12 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::accept::{Opening, Origin, accept};
+use super::berth::Berths;
 use super::cancel::{Handles, worker_of};
-use super::enter;
 use super::keyring::Keyring;
 use super::logins::Logins;
 use super::packets::Packets;
+use super::resident::admit;
 use super::waiters::{self, Until, Waiters};
 
 use crate::auth::Users;
@@ -24,7 +25,7 @@ use crate::config::Settings;
 use crate::metrics::WorkerMetrics;
 use crate::monitor::{Catalogs, Clock, Latest, PollsHandle, Published, Snapshot, Verifiers, Watch};
 use crate::net::timers::sleep;
-use crate::net::{Acceptor, Buffers, Connectors, Stream, Timers, runtime_without_timers};
+use crate::net::{Acceptor, Buffers, Connectors, Timers, runtime_without_timers};
 use crate::pool::pools::Age;
 use crate::pool::{Lease, Limits, Pools, Refusals};
 use crate::session::{KnownTexts, Statements, Told};
@@ -109,6 +110,8 @@ pub struct Worker {
     pub refusals: RefCell<Refusals>,
     /// Its free buffers.
     pub buffers: RefCell<Buffers>,
+    /// Room for clients that have something to do.
+    pub berths: Berths,
     /// Its prepared statements.
     pub statements: RefCell<Statements>,
     /// The startup packets that came last.
@@ -283,18 +286,6 @@ async fn do_jobs(worker: &Rc<Worker>, jobs: &mut mpsc::UnboundedReceiver<Job>) {
     }
 }
 
-/// Serves a client, and counts it out of its worker when it is gone.
-pub(super) fn admit(worker: Rc<Worker>, stream: TcpStream, origin: Origin) -> impl Future<Output = ()> {
-    // Boxed, for letting a client in takes more room than its life; and before it is awaited, as what an async function is
-    // given stays with it to its end.
-    let entering = Box::pin(enter::client(Present(worker), Stream::tcp(stream), origin));
-    async move {
-        if let Some(mut entered) = entering.await {
-            entered.client.live().await;
-        }
-    }
-}
-
 /// A client that counts for where the next one goes, however it ends.
 pub(super) struct Present(pub(super) Rc<Worker>);
 
@@ -347,6 +338,7 @@ async fn keep_house(worker: Rc<Worker>) {
         // Before another role can get the number of one that was just forgotten.
         worker.refusals.borrow_mut().sweep(now, |key| worker.pools.borrow().is_in_use(key));
         worker.buffers.borrow_mut().trim();
+        worker.berths.trim();
         worker.publish_pools();
         sleep(Duration::from_secs(1)).await;
     }
@@ -371,22 +363,5 @@ async fn answer_bell(worker: Rc<Worker>) {
     loop {
         bell.notified().await;
         worker.pools.borrow_mut().on_bell();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_client_at_rest_has_no_room_for_letting_it_in() {
-        fn size<F>(_: fn(Rc<Worker>, TcpStream, Origin) -> F) -> usize {
-            size_of::<F>()
-        }
-        // The task has 104 of its own, and comes in steps of 128: 768.
-        let most = 664;
-        assert!(size(admit) <= most, "{}", size(admit));
-        // What is kept of its session: jemalloc has nothing between that and 768.
-        assert!(size_of::<enter::Entered>() <= 640, "{}", size_of::<enter::Entered>());
     }
 }

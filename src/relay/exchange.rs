@@ -195,7 +195,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
     /// The unit leaves the client's input unless it was refused or nothing of its answer was seen.
     ///
     /// All steps are in one future by hand: each `async fn` within another would keep its arguments and its place in every
-    /// client's task, and copy them there and back with every unit.
+    /// berth, and copy them there and back with every unit.
     ///
     /// # Errors
     /// The unit cannot go on.

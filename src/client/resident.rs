@@ -1,0 +1,82 @@
+//! A client's task: it comes in, lives while it has something to do, and rests.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::net::TcpStream;
+
+use super::accept::Origin;
+use super::berth::{Berth, Leaves};
+use super::enter::{self, Entered};
+use super::worker::{Present, Worker};
+use crate::net::Stream;
+
+/// One client, from the moment that it was accepted. Of all that a worker has, most rest at any time: what they take then is
+/// this, and what is kept of their sessions.
+pub(super) struct Resident {
+    worker: Rc<Worker>,
+    state: State,
+}
+
+enum State {
+    /// It has something to do, and room for that.
+    Lives(Berth),
+    /// It has nothing to do until it is woken; nobody does when it is gone.
+    Rests(Option<Box<Entered>>),
+}
+
+/// Serves a client, and counts it out of its worker when it is gone.
+pub(super) fn admit(worker: Rc<Worker>, stream: TcpStream, origin: Origin) -> Resident {
+    let entering = enter::client(Present(worker.clone()), Stream::tcp(stream), origin);
+    Resident { state: State::Lives(worker.berths.entry(entering)), worker }
+}
+
+impl Future for Resident {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { worker, state } = &mut *self;
+        loop {
+            match state {
+                State::Rests(client) => {
+                    let Some(entered) = client else { return Poll::Ready(()) };
+                    ready!(entered.client.poll_roused(cx));
+                    let Some(entered) = client.take() else { return Poll::Ready(()) };
+                    *state = State::Lives(worker.berths.take_in(entered));
+                }
+                State::Lives(berth) => {
+                    let left = ready!(worker.berths.poll(berth, cx));
+                    let State::Lives(berth) = std::mem::replace(state, State::Rests(None)) else { continue };
+                    match left {
+                        Leaves::Rests(entered) => {
+                            worker.berths.give_back(berth);
+                            *state = State::Rests(Some(entered));
+                            return Poll::Pending;
+                        }
+                        Leaves::Over => worker.berths.give_back(berth),
+                        Leaves::Entered(entered) => {
+                            // A task has one waker all its life.
+                            entered.client.handle.listen(cx.waker());
+                            *state = State::Lives(worker.berths.take_in(entered));
+                        }
+                        Leaves::Turned => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_at_rest_has_no_room_for_anything_else() {
+        // The task has 104 of its own, and comes in steps of 128.
+        assert!(size_of::<Resident>() <= 24, "{}", size_of::<Resident>());
+        // What is kept of its session: jemalloc has nothing between that and 768.
+        assert!(size_of::<Entered>() <= 640, "{}", size_of::<Entered>());
+    }
+}
