@@ -185,6 +185,7 @@ fn start_worker(
             refusals: Refusals::default().into(),
             buffers: Default::default(),
             berths: Default::default(),
+            databases: Default::default(),
             statements: Statements::default().into(),
             packets: Default::default(),
             known: Default::default(),

@@ -136,7 +136,7 @@ async fn let_in(
     }
     match enter(&worker, &mut stream, arrival, &mut said, entrance, (pid, &key), &handle).await {
         Ok((session, identity, pool)) => {
-            let catalog = worker.shared.catalogs.of(&identity.database);
+            let names = worker.databases.borrow_mut().of(&identity.database, &worker.shared.catalogs);
             let client = Client {
                 worker,
                 stream,
@@ -146,8 +146,7 @@ async fn let_in(
                 identity,
                 key: pool,
                 handle,
-                names: catalog.latest(),
-                catalog,
+                names,
                 collector: Collector::default(),
                 lease: None,
                 transaction: unit::TransactionKind::default(),

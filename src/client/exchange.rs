@@ -28,7 +28,7 @@ impl Client {
         if self.is_cancelled() {
             return Outcome::Cancelled;
         }
-        let generation = self.catalog.generation();
+        let generation = self.names.catalog().generation();
         let mut noted = Notes::default();
         if unit.unread {
             self.session.pins.add(Pins::SETTINGS);

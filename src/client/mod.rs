@@ -1,8 +1,11 @@
 //! One client: accept, handshake, serve.
 //!
-//! [`worker`] is the thread that it lives on, [`mod@accept`] how it comes there. [`enter`] lets it in: [`handshake`] reads its first packet, [`asked`] what it asks for there ([`packets`] remembers that), [`login`] has it
-//! prove what stands there, [`keyring`] keeps what servers take as proof. [`serve`] is its life, [`mod@unit`] one unit of it, [`place`] where that goes, [`lease`] how it gets a server connection, [`outcome`] what its end means, [`moved`] what becomes
-//! of transactions that cannot stay where they are; [`tunnel`] is for those that replicate.
+//! [`worker`] is the thread that it lives on, [`mod@accept`] how it comes there, `resident` its task, and `berth` where it is while
+//! it has something to do. [`enter`] lets it in: [`handshake`] reads its first packet, [`asked`] what it asks for there ([`packets`]
+//! remembers that), [`login`] has it prove what stands there, [`keyring`] keeps what servers take as proof, and [`names`] what is
+//! known of its database. [`serve`] is its life, [`mod@unit`] one unit of it, [`place`] where that goes, [`lease`] how it gets a
+//! server connection, [`outcome`] what its end means, [`moved`] what becomes of transactions that cannot stay where they are;
+//! [`tunnel`] is for those that replicate.
 
 pub mod accept;
 pub mod asked;
@@ -17,6 +20,7 @@ pub mod lease;
 pub mod login;
 pub mod logins;
 pub mod moved;
+pub mod names;
 pub mod outcome;
 pub mod packets;
 pub mod place;

@@ -52,7 +52,7 @@ impl Client {
                 let topology = self.worker.topology();
                 self.record(&mut lease.connection, &topology);
                 if std::mem::take(&mut self.defines) {
-                    self.catalog.refresh();
+                    self.names.catalog().refresh();
                 }
                 if self.session.bonds == Bonds::InDoubt {
                     return Ended::Early(Box::new(Cut { lease, place, outcome }));
@@ -93,7 +93,7 @@ impl Client {
             Outcome::ClientGone => {
                 self.record(&mut lease.connection, &self.worker.topology());
                 if std::mem::take(&mut self.defines) {
-                    self.catalog.refresh();
+                    self.names.catalog().refresh();
                 }
                 self.worker.pools.borrow_mut().end(lease);
                 Life::Ends
@@ -190,7 +190,7 @@ impl Client {
         self.worker.pools.borrow_mut().end(lease);
         self.session.abandon();
         if std::mem::take(&mut self.defines) {
-            self.catalog.refresh();
+            self.names.catalog().refresh();
         }
     }
 

@@ -76,7 +76,7 @@ mod tests {
     fn a_client_at_rest_has_no_room_for_anything_else() {
         // The task has 104 of its own, and comes in steps of 128.
         assert!(size_of::<Resident>() <= 24, "{}", size_of::<Resident>());
-        // What is kept of its session: jemalloc has nothing between that and 768.
-        assert!(size_of::<Entered>() <= 640, "{}", size_of::<Entered>());
+        // What is kept of its session: jemalloc has nothing between that and 640.
+        assert!(size_of::<Entered>() <= 512, "{}", size_of::<Entered>());
     }
 }

@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::Duration;
 
@@ -12,10 +11,10 @@ use bytes::{Buf, BytesMut};
 use super::accept::Entrance;
 use super::cancel::Handle;
 use super::enter::{refuse, shutting_down};
+use super::names::DatabaseNames;
 use super::outcome::open;
 use super::unit;
 use super::worker::Worker;
-use crate::monitor::{CatalogCell, Latest};
 use crate::net::Stream;
 use crate::net::buffers::make_room;
 use crate::net::timers::timeout;
@@ -26,7 +25,6 @@ use crate::session::collect::{self, Collected, Collector};
 use crate::session::pins::Pins;
 use crate::session::state::Lost;
 use crate::session::{Session, Unit};
-use crate::sql::Catalog;
 use crate::sql::command::Modes;
 use crate::wire::build::{self, Report};
 use crate::wire::client::tag;
@@ -44,9 +42,8 @@ pub(super) struct Client {
     pub(super) identity: Member,
     pub(super) key: PoolKey,
     pub(super) handle: Rc<Handle>,
-    pub(super) catalog: Arc<CatalogCell>,
-    /// The catalog, as this thread reads it.
-    pub(super) names: Latest<Catalog>,
+    /// The names in its database.
+    pub(super) names: Rc<DatabaseNames>,
     pub(super) collector: Collector,
     /// The server connection of its transaction, or the one that it is bound to.
     pub(super) lease: Option<Lease>,

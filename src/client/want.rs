@@ -26,7 +26,7 @@ impl Client {
             if is_read || begins_read_only {
                 return Ok(Want::Replica);
             }
-            let unknown = !self.catalog.is_known() && self.catalog_would_matter(access);
+            let unknown = !self.names.catalog().is_known() && self.catalog_would_matter(access);
             if unit.is_whole()
                 && !unknown
                 && !matches!(access, Access::Primary(Reason::SessionState | Reason::Transaction))
@@ -56,7 +56,7 @@ impl Client {
             Access::Read if serializable => Ok(Want::Primary(Why::Statement(Reason::Transaction))),
             Access::Read if self.is_learned(unit) => Ok(Want::Primary(Why::Learned)),
             Access::Read => Ok(Want::Read(Why::Read)),
-            Access::Primary(_) if !self.catalog.is_known() && self.catalog_would_matter(access) => {
+            Access::Primary(_) if !self.names.catalog().is_known() && self.catalog_would_matter(access) => {
                 Ok(Want::Primary(Why::CatalogUnknown))
             }
             Access::Primary(reason) => Ok(Want::Primary(Why::Statement(reason))),

@@ -16,6 +16,7 @@ use super::berth::Berths;
 use super::cancel::{Handles, worker_of};
 use super::keyring::Keyring;
 use super::logins::Logins;
+use super::names::Databases;
 use super::packets::Packets;
 use super::resident::admit;
 use super::waiters::{self, Until, Waiters};
@@ -116,6 +117,8 @@ pub struct Worker {
     pub statements: RefCell<Statements>,
     /// The startup packets that came last.
     pub packets: RefCell<Packets>,
+    /// The names in its clients' databases.
+    pub databases: RefCell<Databases>,
     /// Texts that were judged before.
     pub known: RefCell<KnownTexts>,
     /// Texts that standbys have refused.
