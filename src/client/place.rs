@@ -59,7 +59,11 @@ pub fn look(
         worker.metrics.rebased();
     }
     let heard = worker.heard.borrow();
-    match decide(ask, &session.freshness.view(&heard), topology, now, &mut worker.budget.borrow_mut()) {
+    let pools = worker.pools.borrow();
+    let busy = |node| pools.busy(node);
+    let decision =
+        decide(ask, &session.freshness.view(&heard), topology, now, &mut worker.budget.borrow_mut(), busy);
+    match decision {
         Decision::Go { node, why } => Ok(Look::Go(place(topology, node, why, None))),
         Decision::Prove { node, why, proof } => Ok(Look::Go(place(topology, node, why, Some(proof)))),
         Decision::Wait { until, lack } => Ok(Look::Wait { until, lack }),
@@ -209,7 +213,7 @@ mod tests {
             let topology = observer.topology();
             freshness.resolve(topology, |_| Ticket(9));
             let view = freshness.view(&heard);
-            match decide(ask, &view, topology, Duration::from_millis(now), &mut budget) {
+            match decide(ask, &view, topology, Duration::from_millis(now), &mut budget, |_| 0) {
                 Decision::Wait { lack, .. } => Some(until_what(lack, ask, &view, topology)),
                 _ => None,
             }

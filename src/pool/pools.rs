@@ -358,6 +358,13 @@ impl Pools {
         self.forget();
     }
 
+    /// How many connections of a node are lent out here, made or ended.
+    #[must_use]
+    #[inline]
+    pub fn busy(&self, node: NodeId) -> usize {
+        self.limits.held(node, self.worker).saturating_sub(self.idle(node))
+    }
+
     /// How many connections of a node are idle here.
     #[must_use]
     pub fn idle(&self, node: NodeId) -> usize {

@@ -329,6 +329,9 @@ impl World {
 
     fn begin(&mut self, n: usize, write: bool, may_prove: bool) {
         let topology = self.observer.topology();
+        // One session at work counts for more than the round puts up with.
+        let mut busy = [0; 4];
+        self.clients.iter().filter_map(|c| c.running.as_ref()).for_each(|r| busy[usize::from(r.node.0)] += 6);
         let client = &mut self.clients[n];
         let servers = &self.servers;
         if let Some(told) = client.told.take() {
@@ -348,7 +351,10 @@ impl World {
             avoid: &[],
         };
         let mut budget = Budget::new(None, 1);
-        let decision = decide(&ask, &client.freshness.view(&self.heard), topology, self.now, &mut budget);
+        let decision =
+            decide(&ask, &client.freshness.view(&self.heard), topology, self.now, &mut budget, |node| {
+                busy[usize::from(node.0)]
+            });
         match decision {
             Decision::Go { node, .. } | Decision::Prove { node, .. } => {
                 client.waiting = None;
