@@ -358,11 +358,11 @@ impl Pools {
         self.forget();
     }
 
-    /// How many connections of a node are lent out here, made or ended.
+    /// How many connections of a node are lent out here, made or ended, and how many clients wait for one.
     #[must_use]
     #[inline]
     pub fn busy(&self, node: NodeId) -> usize {
-        self.limits.held(node, self.worker).saturating_sub(self.idle(node))
+        self.limits.held(node, self.worker).saturating_sub(self.idle(node)) + self.waiting(node)
     }
 
     /// How many connections of a node are idle here.

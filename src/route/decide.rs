@@ -54,7 +54,7 @@ pub enum Decision {
 }
 
 /// Decides where a unit goes. Nothing here is remembered: each read is judged by what is known at `now`, such as how many
-/// server connections to each node are `busy`.
+/// server connections to each node are `busy`, or waited for.
 pub fn decide(
     ask: &Ask<'_>,
     view: &View<'_>,
