@@ -64,7 +64,7 @@ fn route(c: &mut Criterion) {
         freshness.wrote(open(0), &topology);
         freshness.resolve(&topology, |_| Ticket(2));
         c.bench_function(&format!("decide among {} nodes", replicas + 1), |b| {
-            b.iter(|| decide(black_box(&ASK), &freshness.view(&heard), &topology, now, &mut budget, |_| 1));
+            b.iter(|| decide(black_box(&ASK), &freshness.view(&heard), &topology, now, &mut budget, |_| 9));
         });
     }
 }

@@ -60,7 +60,8 @@ pub fn look(
     }
     let heard = worker.heard.borrow();
     let pools = worker.pools.borrow();
-    let busy = |node| pools.busy(node);
+    // Clients are dealt evenly: the other workers will have as many.
+    let busy = |node| pools.busy(node) * worker.shared.workers.len();
     let decision =
         decide(ask, &session.freshness.view(&heard), topology, now, &mut worker.budget.borrow_mut(), busy);
     match decision {

@@ -358,7 +358,7 @@ impl Pools {
         self.forget();
     }
 
-    /// How many connections of a node are lent out here, made or ended, and how many clients wait for one.
+    /// How many connections of a node are lent out here or made, and how many clients wait for one.
     #[must_use]
     #[inline]
     pub fn busy(&self, node: NodeId) -> usize {

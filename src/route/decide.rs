@@ -127,7 +127,9 @@ fn next<'a>(
     let next = next_in_round(topology, view, &filter)?;
     let Some(few) = busy(next.id).checked_sub(AHEAD) else { return Some(next) };
     let idler = topology.nodes.iter().filter(|n| busy(n.id) < few && filter(n));
-    idler.min_by_key(|n| busy(n.id)).or(Some(next))
+    let Some(least) = idler.map(|n| busy(n.id)).min() else { return Some(next) };
+    // Not simply to that one: in a round, the others share what they get.
+    next_in_round(topology, view, |n| busy(n.id) <= least + AHEAD && filter(n))
 }
 
 /// Of the nodes that `filter` lets through, the first one behind the session's last. A session that has none yet

@@ -334,9 +334,7 @@ impl World {
         self.clients.iter().filter_map(|c| c.running.as_ref()).for_each(|r| busy[usize::from(r.node.0)] += 6);
         let client = &mut self.clients[n];
         let servers = &self.servers;
-        if let Some(told) = client.told.take() {
-            client.freshness.told(&told, topology);
-        }
+        client.told.take().iter().for_each(|told| client.freshness.told(told, topology));
         client.freshness.resolve(topology, |node| Ticket(servers[usize::from(node.0)].polls + 1));
         let want = if write { Want::Primary(Why::Statement(Reason::Write)) } else { Want::Read(Why::Read) };
         let ask = Ask {
@@ -350,11 +348,8 @@ impl World {
             may_prove: self.asks && may_prove && !client.in_vain,
             avoid: &[],
         };
-        let mut budget = Budget::new(None, 1);
-        let decision =
-            decide(&ask, &client.freshness.view(&self.heard), topology, self.now, &mut budget, |node| {
-                busy[usize::from(node.0)]
-            });
+        let (view, busy) = (client.freshness.view(&self.heard), |n: NodeId| busy[usize::from(n.0)]);
+        let decision = decide(&ask, &view, topology, self.now, &mut Budget::new(None, 1), busy);
         match decision {
             Decision::Go { node, .. } | Decision::Prove { node, .. } => {
                 client.waiting = None;
