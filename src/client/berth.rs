@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 
 use super::enter::Entered;
 use super::serve::Stop;
+use crate::net::free::Free;
 
 /// How a client leaves a berth.
 pub(super) enum Leaves {
@@ -38,14 +39,7 @@ pub(super) struct Berth(Pin<Box<dyn Future<Output = Infallible>>>);
 #[derive(Default)]
 pub struct Berths {
     door: Rc<Door>,
-    free: RefCell<Free>,
-}
-
-#[derive(Default)]
-struct Free {
-    berths: Vec<Berth>,
-    /// So many have been free all the time since the last [`Berths::trim`].
-    spare: usize,
+    free: RefCell<Free<Berth>>,
 }
 
 impl Berths {
@@ -62,9 +56,8 @@ impl Berths {
     /// A client moves into one.
     #[inline]
     pub(super) fn take_in(&self, client: Box<Entered>) -> Berth {
-        let mut free = self.free.borrow_mut();
-        let berth = free.berths.pop().unwrap_or_else(|| Berth(Box::pin(lodge(self.door.clone()))));
-        free.spare = free.spare.min(free.berths.len());
+        let free = self.free.borrow_mut().take();
+        let berth = free.unwrap_or_else(|| Berth(Box::pin(lodge(self.door.clone()))));
         self.door.comes.set(Some(client));
         berth
     }
@@ -76,19 +69,15 @@ impl Berths {
         self.door.leaves.take().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// A client has left it that rests or is gone.
+    /// A client has left it that rests or is gone. There are no more than clients, so that all are kept.
     #[inline]
     pub(super) fn give_back(&self, berth: Berth) {
-        self.free.borrow_mut().berths.push(berth);
+        self.free.borrow_mut().keep(berth, usize::MAX);
     }
 
     /// Lets go of those that nobody has needed since the last call: a crowd's are not kept when the crowd has left or rests.
     pub fn trim(&self) {
-        let Free { berths, spare } = &mut *self.free.borrow_mut();
-        // The others were used last, and are in the processor's cache.
-        berths.drain(..*spare);
-        berths.shrink_to(2 * berths.len());
-        *spare = berths.len();
+        self.free.borrow_mut().trim();
     }
 }
 

@@ -2,6 +2,8 @@
 
 use bytes::{Buf, BytesMut};
 
+use super::free::Free;
+
 /// Bytes of one buffer.
 pub const SIZE: usize = 16 * 1024;
 
@@ -44,43 +46,14 @@ pub fn consume(buffer: &mut BytesMut, n: usize) {
 /// The free buffers of one worker.
 #[derive(Debug, Default)]
 pub struct Buffers {
-    usual: Free,
-    large: Free,
-}
-
-/// Free buffers of one size.
-#[derive(Debug, Default)]
-struct Free {
-    buffers: Vec<BytesMut>,
-    /// So many have been free all the time since the last [`Self::trim`].
-    spare: usize,
-}
-
-impl Free {
-    fn take(&mut self, size: usize) -> BytesMut {
-        let buffer = self.buffers.pop().unwrap_or_else(|| BytesMut::with_capacity(size));
-        self.spare = self.spare.min(self.buffers.len());
-        buffer
-    }
-
-    fn keep(&mut self, buffer: BytesMut, most: usize) {
-        if self.buffers.len() < most {
-            self.buffers.push(buffer);
-        }
-    }
-
-    fn trim(&mut self) {
-        // The others were used last, and are in the processor's cache.
-        self.buffers.drain(..self.spare);
-        self.buffers.shrink_to(2 * self.buffers.len());
-        self.spare = self.buffers.len();
-    }
+    usual: Free<BytesMut>,
+    large: Free<BytesMut>,
 }
 
 impl Buffers {
     /// Hands out an empty buffer with room.
     pub fn take(&mut self) -> BytesMut {
-        self.usual.take(SIZE)
+        self.usual.take().unwrap_or_else(|| BytesMut::with_capacity(SIZE))
     }
 
     /// Lets go of those that nobody has needed since the last call: a crowd's are not kept when the crowd has left.
@@ -98,7 +71,7 @@ impl Buffers {
         }
         // Large it may be already, with what was consumed in front of the rest.
         if !buffer.try_reclaim(LARGE - buffer.len()) {
-            let mut large = self.large.take(LARGE);
+            let mut large = self.large.take().unwrap_or_else(|| BytesMut::with_capacity(LARGE));
             large.extend_from_slice(buffer);
             self.give(std::mem::replace(buffer, large));
         }
@@ -157,16 +130,16 @@ mod tests {
                 assert!(buffer.iter().all(|b| *b == 2));
                 buffer.resize(LARGE, 1);
             }
-            assert_eq!((buffers.usual.buffers.len(), buffers.large.buffers.len()), (1, 0));
+            assert_eq!((buffers.usual.kept.len(), buffers.large.kept.len()), (1, 0));
             places.push(buffer.as_ptr());
             buffers.give(buffer);
-            assert_eq!((buffers.usual.buffers.len(), buffers.large.buffers.len()), (1, 1));
+            assert_eq!((buffers.usual.kept.len(), buffers.large.kept.len()), (1, 1));
         }
         assert!(places.iter().all(|place| *place == places[0]), "new ones were made");
         for _ in 0..2 * KEEP_LARGE {
             buffers.give(BytesMut::with_capacity(LARGE));
         }
-        assert_eq!(buffers.large.buffers.len(), KEEP_LARGE);
+        assert_eq!(buffers.large.kept.len(), KEEP_LARGE);
     }
 
     #[test]
@@ -177,7 +150,7 @@ mod tests {
         consume(&mut buffer, SIZE / 4);
         buffers.enlarge(&mut buffer);
         assert!(buffer.len() == 3 * SIZE / 4 && buffer.capacity() - buffer.len() >= ENOUGH);
-        assert!(buffers.usual.buffers.is_empty());
+        assert!(buffers.usual.kept.is_empty());
     }
 
     #[test]
@@ -188,11 +161,11 @@ mod tests {
         buffers.trim();
         let few: Vec<_> = (0..3).map(|_| buffers.take()).collect();
         few.into_iter().for_each(|buffer| buffers.give(buffer));
-        assert_eq!(buffers.usual.buffers.len(), 100);
+        assert_eq!(buffers.usual.kept.len(), 100);
         buffers.trim();
-        assert_eq!(buffers.usual.buffers.len(), 3);
+        assert_eq!(buffers.usual.kept.len(), 3);
         buffers.trim();
-        assert!(buffers.usual.buffers.is_empty() && buffers.take().capacity() >= SIZE);
+        assert!(buffers.usual.kept.is_empty() && buffers.take().capacity() >= SIZE);
         buffers.trim();
     }
 
@@ -212,6 +185,6 @@ mod tests {
         mostly_consumed.extend_from_slice(&[1; 99 * SIZE]);
         mostly_consumed.advance(98 * SIZE + SIZE / 2);
         buffers.give(mostly_consumed);
-        assert!(buffers.usual.buffers.is_empty());
+        assert!(buffers.usual.kept.is_empty());
     }
 }

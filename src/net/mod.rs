@@ -2,6 +2,7 @@
 
 pub mod alarm;
 pub mod buffers;
+pub mod free;
 pub mod listen;
 pub mod runtime;
 pub mod socket;
