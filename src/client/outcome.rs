@@ -51,9 +51,7 @@ impl Client {
                 self.sets = false;
                 let topology = self.worker.topology();
                 self.record(&mut lease.connection, &topology);
-                if std::mem::take(&mut self.defines) {
-                    self.names.catalog().refresh();
-                }
+                self.tell_of_definitions();
                 if self.session.bonds == Bonds::InDoubt {
                     return Ended::Early(Box::new(Cut { lease, place, outcome }));
                 }
@@ -92,9 +90,7 @@ impl Client {
             }
             Outcome::ClientGone => {
                 self.record(&mut lease.connection, &self.worker.topology());
-                if std::mem::take(&mut self.defines) {
-                    self.names.catalog().refresh();
-                }
+                self.tell_of_definitions();
                 self.worker.pools.borrow_mut().end(lease);
                 Life::Ends
             }
@@ -149,6 +145,13 @@ impl Client {
         }
     }
 
+    /// What the transaction has changed of definitions, if it has, everybody is to look up anew.
+    fn tell_of_definitions(&mut self) {
+        if std::mem::take(&mut self.defines) {
+            self.names.catalog().refresh();
+        }
+    }
+
     /// What the end of a transaction on a connection means for freshness.
     pub(super) fn record(&mut self, connection: &mut Connection, topology: &Topology) {
         let open = open(&self.worker.polls, connection);
@@ -189,9 +192,7 @@ impl Client {
         self.record(&mut lease.connection, &self.worker.topology());
         self.worker.pools.borrow_mut().end(lease);
         self.session.abandon();
-        if std::mem::take(&mut self.defines) {
-            self.names.catalog().refresh();
-        }
+        self.tell_of_definitions();
     }
 
     /// The server is gone in the middle of a unit.
