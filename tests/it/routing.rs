@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tidegate::demo::cluster::{Cluster, Server};
 use tidegate::demo::ports::free_ports;
+use tokio_postgres::Client;
 
 use crate::support::proxy::{PATIENCE, connect, last_route, sqlstate, value};
 use crate::support::{Proxy, database, shared};
@@ -14,18 +15,22 @@ const PATIENT: [(&str, &str); 1] = [("TIDEGATE_FRESHNESS_REPLICA_WAIT", "10s")];
 
 const PORT: &str = "SELECT inet_server_port()";
 
+async fn moves_on(client: &Client, times: usize) {
+    let mut last = value(client, PORT).await;
+    for _ in 0..times {
+        let now = value(client, PORT).await;
+        assert_ne!(now, last, "every unit moves on to the next replica");
+        last = now;
+    }
+}
+
 #[tokio::test]
 async fn reads_alternate_and_shares_are_equal() {
     let proxy = Proxy::with(shared(), &PATIENT).await;
     proxy.wait_catalog("postgres").await;
     let client = proxy.connect().await;
     client.batch_execute("SET tidegate.consistency = read_your_writes").await.unwrap();
-    let mut last = value(&client, PORT).await;
-    for _ in 0..50 {
-        let now = value(&client, PORT).await;
-        assert_ne!(now, last, "every unit moves on to the next replica");
-        last = now;
-    }
+    moves_on(&client, 50).await;
     // At `session` a session moves on once the replica that it read from was polled again.
     let client = proxy.connect().await;
     let first = value(&client, PORT).await;
@@ -69,12 +74,7 @@ async fn the_round_passes_by_who_is_far_busier() {
     for client in &sitting {
         client.batch_execute("COMMIT").await.unwrap();
     }
-    let mut last = value(&client, PORT).await;
-    for _ in 0..20 {
-        let now = value(&client, PORT).await;
-        assert_ne!(now, last, "each has its turn again");
-        last = now;
-    }
+    moves_on(&client, 20).await;
 }
 
 #[tokio::test]

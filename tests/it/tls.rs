@@ -19,6 +19,16 @@ use crate::support::psql::{answers, is_told};
 use crate::support::scram::fields;
 use crate::support::{Proxy, shared};
 
+/// A proxy with TLS that everybody may enter.
+async fn trusting(name: &str) -> (Certs, Proxy) {
+    let certs = Certs::new(name);
+    certs.issue("server", &["localhost"]);
+    let (cert, key) = (certs.path("server.crt"), certs.path("server.key"));
+    let variables = [("TIDEGATE_AUTH", "trust"), ("TIDEGATE_TLS_CERT", &cert), ("TIDEGATE_TLS_KEY", &key)];
+    let proxy = Proxy::with(shared(), &variables).await;
+    (certs, proxy)
+}
+
 /// A client that begins with TLS at once, and says that it speaks these.
 fn direct(port: u16, certs: &Certs, protocols: &[&[u8]]) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
@@ -46,11 +56,7 @@ fn message(tls: &mut impl Read) -> std::io::Result<(u8, Vec<u8>)> {
 /// led here (ALPACA).
 #[tokio::test]
 async fn tls_at_once_is_for_those_who_say_what_they_speak() {
-    let certs = Certs::new("alpn");
-    certs.issue("server", &["localhost"]);
-    let (cert, key) = (certs.path("server.crt"), certs.path("server.key"));
-    let variables = [("TIDEGATE_AUTH", "trust"), ("TIDEGATE_TLS_CERT", &cert), ("TIDEGATE_TLS_KEY", &key)];
-    let proxy = Proxy::with(shared(), &variables).await;
+    let (certs, proxy) = trusting("alpn").await;
     let mut silent = direct(proxy.port, &certs, &[]);
     let (tag, body) = message(&mut silent).unwrap();
     assert_eq!(tag, b'E');
@@ -71,11 +77,7 @@ async fn tls_at_once_is_for_those_who_say_what_they_speak() {
 /// A client that has nothing to do is hung up on, too, when it sends what is no record, or what was tampered with.
 #[tokio::test]
 async fn a_broken_record_ends_a_connection_at_rest() {
-    let certs = Certs::new("records");
-    certs.issue("server", &["localhost"]);
-    let (cert, key) = (certs.path("server.crt"), certs.path("server.key"));
-    let variables = [("TIDEGATE_AUTH", "trust"), ("TIDEGATE_TLS_CERT", &cert), ("TIDEGATE_TLS_KEY", &key)];
-    let proxy = Proxy::with(shared(), &variables).await;
+    let (certs, proxy) = trusting("records").await;
     for record in [&b"what is no record"[..], b"\x17\x03\x03\x00\x14twenty bytes of it.."] {
         let mut tls = direct(proxy.port, &certs, &[b"postgresql"]);
         let mut packet = BytesMut::new();
