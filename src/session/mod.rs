@@ -9,6 +9,8 @@ mod date_style;
 pub mod freshness;
 #[cfg(test)]
 mod freshness_tests;
+#[cfg(test)]
+mod freshness_world;
 pub mod judge;
 pub mod known;
 pub mod local;
