@@ -113,28 +113,31 @@ impl Client {
             return None;
         }
         let (worker, node) = (&self.worker, place.node);
-        let step = worker.pools.borrow_mut().take(node, self.key, &topology);
-        if matches!(step, Some(Step::Wait(_))) {
-            return None;
-        }
+        let step = Some(worker.pools.borrow_mut().take_at_hand(node, self.key, &topology)?);
         drop(topology);
         match obtain(worker, step, node, self.key, &self.identity, &self.handle).await {
             Ok(lease) if self.is_void(&lease, &place) => self.give_back(lease),
             Ok(lease) => return Some((lease, place)),
-            Err(NoLease::NotLetIn(report)) => self.not_let_in(node, &report),
-            Err(_) => self.worker.polls.kick(node),
+            Err(NoLease::NotLetIn(report)) => self.not_let_in(node, &report.message),
+            Err(NoLease::Unreachable(why)) => self.unreachable(node, &why),
+            Err(NoLease::Refused(_)) => {}
         }
         None
     }
 
-    /// Before the first try. A replica that has just not let the role in need not be asked, if another node may serve the
-    /// unit instead.
+    /// Before the first try. A replica that has just refused the role a connection is not asked for another one, if another
+    /// node may serve the unit instead; those that it has let in are as good as ever.
     pub(super) fn tries(&self, unit: &Unit) -> Tries {
         let refusals = self.worker.refusals.borrow();
         if refusals.is_empty() {
             return Tries::default();
         }
-        let (avoid, topology) = (refusals.of(self.key, self.worker.now()), self.worker.topology());
+        let mut avoid = refusals.of(self.key, self.worker.now());
+        avoid.retain(|node| !self.worker.pools.borrow().has_idle(*node, self.key));
+        if avoid.is_empty() {
+            return Tries::default();
+        }
+        let topology = self.worker.topology();
         let replica = self.entrance == Entrance::Replica || self.route(unit) == Some(RouteHint::Replica);
         let others = || topology.replicas().any(|node| node.up && !avoid.contains(&node.id));
         if (replica || topology.primary.is_none()) && !others() {
@@ -145,11 +148,9 @@ impl Client {
     }
 
     /// A replica has refused the session's role or database.
-    fn not_let_in(&self, node: NodeId, report: &Report) {
-        let worker = &self.worker;
-        if worker.refusals.borrow_mut().note(node, self.key, worker.now()) {
+    fn not_let_in(&self, node: NodeId, said: &str) {
+        if self.note_refusal(node) {
             let (node, user, database) = (self.node_name(node), &self.identity.user, &self.identity.database);
-            let said = &report.message;
             tracing::warn!(
                 node,
                 ?user,
@@ -158,6 +159,26 @@ impl Client {
                 "a replica does not let a role in: its reads pass it by"
             );
         }
+    }
+
+    /// A replica takes no new connection, though polls may be answered: it is full, or shutting down.
+    fn unreachable(&self, node: NodeId, why: &str) {
+        self.worker.polls.kick(node);
+        if self.note_refusal(node) {
+            let (node, user, database) = (self.node_name(node), &self.identity.user, &self.identity.database);
+            tracing::warn!(
+                node,
+                ?user,
+                ?database,
+                ?why,
+                "a replica takes no new connections: reads pass it by unless one is at hand"
+            );
+        }
+    }
+
+    /// Whether that is news for the log.
+    fn note_refusal(&self, node: NodeId) -> bool {
+        self.worker.refusals.borrow_mut().note(node, self.key, self.worker.now())
     }
 
     /// Looks for a place, and for a connection there if there is one: both by the same topology.
@@ -227,7 +248,7 @@ impl Client {
                 // The primary has let the client in: it is the replica that has yet to hear of the role or the database, or of
                 // a new password; or that is set up otherwise.
                 Err(NoLease::NotLetIn(report)) if place.role == Role::Replica => {
-                    self.not_let_in(place.node, &report);
+                    self.not_let_in(place.node, &report.message);
                     tries.avoid(place.node);
                     if place.why == Why::Hint || self.worker.topology().primary.is_none() {
                         let said = Report { severity: Severity::Error, ..report };
@@ -235,14 +256,15 @@ impl Client {
                     }
                 }
                 Err(NoLease::Refused(report) | NoLease::NotLetIn(report)) => return Err(report),
+                Err(NoLease::Unreachable(why)) if place.role == Role::Replica => {
+                    self.unreachable(place.node, &why);
+                    tries.avoid(place.node);
+                }
                 Err(NoLease::Unreachable(why)) => {
                     self.worker.polls.kick(place.node);
-                    if place.role != Role::Replica {
-                        let name = self.node_name(place.node);
-                        let message = format!("node {name} takes no connections: {why}");
-                        return Err(Report::error(sqlstate::CANNOT_CONNECT, message));
-                    }
-                    tries.avoid(place.node);
+                    let name = self.node_name(place.node);
+                    let message = format!("node {name} takes no connections: {why}");
+                    return Err(Report::error(sqlstate::CANNOT_CONNECT, message));
                 }
             }
         }

@@ -107,7 +107,7 @@ pub struct Worker {
     pub settings: Latest<Settings>,
     /// Its server connections.
     pub pools: RefCell<Pools>,
-    /// Standbys that have not let somebody in.
+    /// Standbys that have refused somebody a connection.
     pub refusals: RefCell<Refusals>,
     /// Its free buffers.
     pub buffers: RefCell<Buffers>,

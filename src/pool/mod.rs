@@ -1,7 +1,8 @@
 //! Server connections of one worker, who waits for them, and the limits that all workers share.
 //!
 //! [`limits`] counts connections per node over all workers; [`pools`] holds one worker's idle ones and
-//! its queue; [`lease`] is what a client gets; [`refusals`] knows which standbys do not let whom in.
+//! its queue; [`lease`] is what a client gets; [`refusals`] knows which standbys have refused whom a
+//! connection.
 
 pub mod lease;
 pub mod limits;

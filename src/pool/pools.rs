@@ -174,6 +174,27 @@ impl Pools {
     /// Takes an idle connection if there is one, the right to make one if there is that, or else a place at the
     /// end of the queue.
     pub fn take(&mut self, node: NodeId, key: PoolKey, topology: &Topology) -> Option<Step> {
+        if let Some(at_hand) = self.take_at_hand(node, key, topology) {
+            return Some(at_hand);
+        }
+        topology.node(node)?;
+        let pool = self.nodes.get_mut(usize::from(node.0))?;
+        let (seat, wait) = oneshot::channel();
+        // Another role's idle connection has to make room.
+        if pool.waiting.is_empty()
+            && let Some(lease) = pool.pop_any()
+        {
+            make_room(lease, seat);
+            return Some(Step::Wait(wait));
+        }
+        pool.waiting.push_back(Waiter { key, seat });
+        self.claim(node, false);
+        Some(Step::Wait(wait))
+    }
+
+    /// Takes an idle connection if there is one, or the right to make one if nobody stands in line for that.
+    #[inline]
+    pub fn take_at_hand(&mut self, node: NodeId, key: PoolKey, topology: &Topology) -> Option<Step> {
         let epoch = topology.node(node)?.server_epoch;
         let pool = self.nodes.get_mut(usize::from(node.0))?;
         while let Some(lease) = pool.pop(key) {
@@ -183,20 +204,10 @@ impl Pools {
             }
             lease.connection.close();
         }
-        let (seat, wait) = oneshot::channel();
-        if pool.waiting.is_empty() {
-            if let Some(permit) = self.limits.try_acquire(node, self.worker) {
-                return Some(Step::Dial(permit));
-            }
-            // Another role's idle connection has to make room.
-            if let Some(lease) = pool.pop_any() {
-                make_room(lease, seat);
-                return Some(Step::Wait(wait));
-            }
+        if !pool.waiting.is_empty() {
+            return None;
         }
-        pool.waiting.push_back(Waiter { key, seat });
-        self.claim(node, false);
-        Some(Step::Wait(wait))
+        self.limits.try_acquire(node, self.worker).map(Step::Dial)
     }
 
     /// Takes a connection back: for whoever waits longest, or to keep. One that is not clean, too old or
@@ -363,6 +374,13 @@ impl Pools {
     #[inline]
     pub fn busy(&self, node: NodeId) -> usize {
         self.limits.held(node, self.worker).saturating_sub(self.idle(node)) + self.waiting(node)
+    }
+
+    /// Whether a connection of a node is idle here that is logged in like that.
+    #[must_use]
+    pub fn has_idle(&self, node: NodeId, key: PoolKey) -> bool {
+        let pool = self.nodes.get(usize::from(node.0));
+        pool.and_then(|pool| pool.idle.get(key.0 as usize)).is_some_and(|idle| !idle.is_empty())
     }
 
     /// How many connections of a node are idle here.

@@ -332,10 +332,58 @@ async fn the_second_entrance_is_a_standby() {
     }
 }
 
-/// How often a server has refused a login for a role or a database that it does not know.
-fn refused_logins(server: &Server) -> usize {
+/// How often a server has refused a login with these words.
+fn refused_logins(server: &Server, words: &str) -> usize {
     let log = std::fs::read_to_string(server.data.with_extension("log")).unwrap();
-    log.lines().filter(|l| l.contains("FATAL") && l.contains("does not exist")).count()
+    log.lines().filter(|l| l.contains("FATAL") && l.contains(words)).count()
+}
+
+/// A client whose next reads wait for nothing but its own writes.
+async fn reader(url: &str) -> Client {
+    let client = connect(url).await;
+    client.batch_execute("SET tidegate.consistency = read_your_writes").await.unwrap();
+    client
+}
+
+/// Begins a transaction on the server of that port.
+async fn sit_on(client: &Client, port: u16) {
+    let began = Instant::now();
+    loop {
+        client.batch_execute("BEGIN READ ONLY").await.unwrap();
+        if value(client, PORT).await == port.to_string() {
+            return;
+        }
+        client.batch_execute("COMMIT").await.unwrap();
+        assert!(began.elapsed() < PATIENCE, "it is never that one's turn");
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_is_full_is_passed_by_unless_a_connection_is_at_hand() {
+    shared().primary().execute("CREATE ROLE crowd LOGIN CONNECTION LIMIT 2").await.unwrap();
+    shared().wait_caught_up().await.unwrap();
+    let proxy = Proxy::with(shared(), &[PATIENT[0], ("TIDEGATE_WORKERS", "1")]).await;
+    proxy.wait_catalog("postgres").await;
+    let full = shared().replica(0);
+    let url = |port| format!("postgres://crowd@127.0.0.1:{port}/postgres");
+    let (sits, reads) = (reader(&url(proxy.port)).await, reader(&url(proxy.port)).await);
+    sit_on(&sits, full.port).await;
+    let other = connect(&url(full.port)).await;
+    let began = Instant::now();
+    for _ in 0..40 {
+        assert_ne!(value(&reads, PORT).await, full.port.to_string());
+    }
+    let (refused, seconds) = (refused_logins(full, "role \"crowd\""), began.elapsed().as_secs());
+    assert!((1..=2 + seconds as usize).contains(&refused), "{refused} times in {seconds} s");
+    // What it has let in before is as good as ever.
+    sits.batch_execute("COMMIT").await.unwrap();
+    moves_on(&reads, 20).await;
+    sit_on(&sits, full.port).await;
+    drop(other);
+    let began = Instant::now();
+    while value(&reads, PORT).await != full.port.to_string() {
+        assert!(began.elapsed() < PATIENCE, "it is never asked again");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -364,7 +412,7 @@ async fn a_replica_that_has_yet_to_hear_of_a_role_or_database_is_passed_by() {
     insists.batch_execute("SET tidegate.route = auto").await.unwrap();
     assert_eq!(value(&insists, "SELECT 1").await, "1");
     // It is not asked for each of them.
-    let refused = refused_logins(cluster.replica(0));
+    let refused = refused_logins(cluster.replica(0), "does not exist");
     assert!((2..20).contains(&refused), "{refused} times");
     cluster.replica(0).resume_replay().await.unwrap();
     for session in &sessions {
@@ -394,7 +442,7 @@ async fn who_insists_on_a_replica_gets_the_one_that_lets_them_in() {
         assert_eq!(value(&session, "SELECT 1").await, "1");
         assert_eq!(last_route(&session).await.0, format!("127.0.0.1:{}", other.port));
     }
-    let refused = refused_logins(behind);
+    let refused = refused_logins(behind, "does not exist");
     assert!((1..10).contains(&refused), "{refused} times");
     behind.resume_replay().await.unwrap();
 }
