@@ -9,7 +9,7 @@ use crate::config::Settings;
 /// for a moment.
 const OWN: u64 = 192;
 
-/// Those of a worker's runtime.
+/// Those by which a worker hears of events.
 const WORKER: u64 = 4;
 
 /// Files for a node besides the pool's connections: the monitor's and its timer, that for roles, cancel requests.

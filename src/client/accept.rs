@@ -4,19 +4,20 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpStream};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 use super::resident::admit;
 use super::worker::{Job, Worker};
+use crate::net::listen::Listener;
 use crate::net::timers::sleep;
+use crate::net::yield_now;
 
 /// Mostly too many files are open when no client can be accepted: by then some may be closed.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -68,14 +69,14 @@ enum Look {
 /// Lets clients in until the entrance is closed.
 pub(super) async fn accept(worker: Rc<Worker>, opening: Opening) {
     let Opening { listener, entrance, mut closing, closed: _closed } = opening;
-    let listener = match TcpListener::from_std(listener) {
+    let listener = match Listener::new(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot let clients in"),
     };
     let mut told: Option<Duration> = None;
     loop {
         match poll_fn(|cx| look(&worker, &listener, entrance, &mut closing, cx)).await {
-            Ok(Look::More) => tokio::task::yield_now().await,
+            Ok(Look::More) => yield_now().await,
             Ok(Look::Closing) => return,
             // It has gone while it stood in the kernel's line.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -94,7 +95,7 @@ pub(super) async fn accept(worker: Rc<Worker>, opening: Opening) {
 
 fn look(
     worker: &Rc<Worker>,
-    listener: &TcpListener,
+    listener: &Listener,
     entrance: Entrance,
     closing: &mut oneshot::Receiver<()>,
     cx: &mut Context<'_>,
@@ -117,12 +118,9 @@ fn deal(worker: &Rc<Worker>, stream: TcpStream, origin: Origin) {
     };
     door.load.fetch_add(1, Ordering::Relaxed);
     if number == worker.number {
-        tokio::task::spawn_local(admit(worker.clone(), stream, origin));
-        return;
+        return admit(worker.clone(), stream, origin);
     }
-    // It leaves this thread's runtime for the other's.
-    let sent = stream.into_std().map(|stream| door.jobs.send(Job::Client(stream, origin)));
-    if !matches!(sent, Ok(Ok(()))) {
+    if door.jobs.send(Job::Client(stream, origin)).is_err() {
         door.load.fetch_sub(1, Ordering::Relaxed);
         tracing::error!("a worker is gone; its client is dropped");
     }

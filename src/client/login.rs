@@ -10,6 +10,7 @@ use crate::auth::{
     Random, RoleSecret, RuleMethod, Start, Stored, User,
 };
 use crate::monitor::LookupError;
+use crate::net::unblock::unblock;
 use crate::net::{Certificate, Stream};
 use crate::wire::Frame;
 use crate::wire::build::Report;
@@ -130,7 +131,7 @@ async fn prove(
         if let ClientStep::Hash(job) = step {
             // A millisecond and more: others are not to wait for it.
             let _turn = worker.shared.hashing.acquire().await.map_err(|_| None)?;
-            let hashed = tokio::task::spawn_blocking(move || job.run()).await.map_err(|_| None)?;
+            let hashed = unblock(move || job.run()).await.map_err(|_| None)?;
             step = login.on_hashed(hashed).map_err(refused)?;
         }
         match step {

@@ -7,6 +7,7 @@ use super::place::Place;
 use super::serve::Client;
 use super::unit::{At, Ended, TransactionKind};
 use super::worker::Worker;
+use crate::net::spawn;
 use crate::net::timers::timeout;
 use crate::pool::Lease;
 use crate::relay::{Asks, Outcome, drain};
@@ -91,7 +92,7 @@ impl Client {
         } else {
             // The role's place among the pools is kept for as long as its connection is out.
             let (worker, role) = (self.worker.clone(), self.identity.clone());
-            tokio::task::spawn_local(async move {
+            spawn(async move {
                 finish(&worker, lease, pass).await;
                 drop(role);
             });

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::accept::{Opening, Origin, accept};
@@ -25,8 +24,9 @@ use crate::auth::Users;
 use crate::config::Settings;
 use crate::metrics::WorkerMetrics;
 use crate::monitor::{Catalogs, Clock, Latest, PollsHandle, Published, Snapshot, Verifiers, Watch};
+use crate::net::executor::step;
 use crate::net::timers::sleep;
-use crate::net::{Acceptor, Buffers, Connectors, Timers, runtime_without_timers};
+use crate::net::{Acceptor, Buffers, Connectors, Timers, executor, spawn};
 use crate::pool::pools::Age;
 use crate::pool::{Lease, Limits, Pools, Refusals};
 use crate::session::{KnownTexts, Statements, Told};
@@ -238,11 +238,10 @@ pub fn run(
     watch: Option<Watch>,
 ) -> std::io::Result<()> {
     worker.shared.timers.keep_this_threads();
-    let runtime = runtime_without_timers()?;
     let worker = Rc::new(worker);
-    runtime.block_on(async move {
-        tokio::task::spawn_local(keep_house(worker.clone()));
-        tokio::task::spawn_local(answer_bell(worker.clone()));
+    executor::run(async move {
+        spawn(keep_house(worker.clone()));
+        spawn(answer_bell(worker.clone()));
         let calls = call_waiters(worker.clone());
         let polls = async {
             match watch {
@@ -259,8 +258,7 @@ pub fn run(
             () = calls => {}
             () = do_jobs(&worker, &mut jobs) => {}
         }
-    });
-    Ok(())
+    })
 }
 
 /// Does what it is sent, until nobody can send it anything any more.
@@ -268,17 +266,13 @@ async fn do_jobs(worker: &Rc<Worker>, jobs: &mut mpsc::UnboundedReceiver<Job>) {
     while let Some(job) = jobs.recv().await {
         match job {
             Job::Open(opening) => {
-                tokio::task::spawn_local(accept(worker.clone(), opening));
+                spawn(accept(worker.clone(), opening));
             }
             Job::Client(stream, origin) => {
-                if let Ok(stream) = TcpStream::from_std(stream) {
-                    tokio::task::spawn_local(admit(worker.clone(), stream, origin));
-                } else {
-                    worker.count_out();
-                }
+                admit(worker.clone(), stream, origin);
             }
             Job::Cancel(pid, key, done) => {
-                tokio::task::spawn_local(cancel(worker.clone(), pid, key, done));
+                spawn(cancel(worker.clone(), pid, key, done));
             }
             Job::Vacate(database, _done) => {
                 let until = worker.now() + VACATE_FOR;
@@ -286,6 +280,8 @@ async fn do_jobs(worker: &Rc<Worker>, jobs: &mut mpsc::UnboundedReceiver<Job>) {
             }
             Job::Drain => worker.handles.borrow().leave_all(),
         }
+        // However many there are, polls and who waits have their turn.
+        step().await;
     }
 }
 
@@ -342,6 +338,7 @@ async fn keep_house(worker: Rc<Worker>) {
         worker.refusals.borrow_mut().sweep(now, |key| worker.pools.borrow().is_in_use(key));
         worker.buffers.borrow_mut().trim();
         worker.berths.trim();
+        executor::trim();
         worker.publish_pools();
         sleep(Duration::from_secs(1)).await;
     }

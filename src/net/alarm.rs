@@ -5,8 +5,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::task::yield_now;
-
+use super::executor::yield_now;
 use super::timers::{Kept, kept_alarm};
 
 /// Ends a wait. Made once, and set for one wait after the other.
@@ -54,8 +53,8 @@ impl Alarm {
         if done.is_some() || !matches!(self.0, Clockwork::Kept(_)) {
             return done;
         }
-        // A thread that stood still is woken by its keeper before it has looked at its sockets: what was waited for may be
-        // there.
+        // A thread that stood still may be woken by its keeper before it has looked at its sockets: what was waited for may
+        // be there.
         yield_now().await;
         poll_fn(|cx| match work.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Some(done)),
@@ -106,21 +105,41 @@ mod timer {
         Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
         timerfd_settime,
     };
+    use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
     use tokio::io::{AsyncRead, ReadBuf};
     use tokio::net::unix::pipe::Receiver;
+
+    use super::super::executor::runs_here;
+    use super::super::reactor::{Direction, Watched};
 
     /// Longer than anybody waits, and short enough for every clock.
     const LONGEST: Duration = Duration::from_secs(86_400 * 365);
 
     /// Read like a pipe, from which a number of eight bytes comes when it has rung.
     #[derive(Debug)]
-    pub(super) struct Timer(Receiver);
+    pub(super) enum Timer {
+        /// Of a thread that [`crate::net::run`]s.
+        Own(Watched<OwnedFd>),
+        /// Of a tokio runtime.
+        Tokio(Receiver),
+    }
 
     impl Timer {
         pub(super) fn new() -> io::Result<Self> {
             let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
             let file = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-            Ok(Self(Receiver::from_owned_fd_unchecked(file)?))
+            match runs_here() {
+                true => Watched::silent(file).map(Self::Own),
+                false => Receiver::from_owned_fd_unchecked(file).map(Self::Tokio),
+            }
+        }
+
+        fn file(&self) -> BorrowedFd<'_> {
+            match self {
+                Self::Own(watched) => watched.io().as_fd(),
+                Self::Tokio(receiver) => receiver.as_fd(),
+            }
         }
 
         /// From now on; what it was set to before is forgotten, also if it has rung already.
@@ -129,17 +148,32 @@ mod timer {
             let time = time.clamp(Duration::from_nanos(1), LONGEST);
             let value = Timespec::try_from(time).map_err(|_| io::ErrorKind::InvalidInput)?;
             let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
-            timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &once)?;
+            timerfd_settime(self.file(), TimerfdTimerFlags::empty(), &once)?;
             Ok(())
         }
 
         pub(super) fn poll_rung(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-            // With more room than there are bytes, tokio knows that there is nothing more to come.
-            let mut times = [0; 16];
-            match ready!(Pin::new(&mut self.0).poll_read(cx, &mut ReadBuf::new(&mut times))) {
-                Ok(()) => Poll::Ready(()),
-                // There is no runtime any more, and soon no task.
-                Err(_) => Poll::Pending,
+            match self {
+                Self::Own(watched) => loop {
+                    ready!(watched.poll_ready(Direction::Read, cx));
+                    let mut times = [0; 8];
+                    match watched.try_io(Direction::Read, |file| Ok(rustix::io::read(file, &mut times)?)) {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        _ => {
+                            watched.found_nothing(Direction::Read);
+                            return Poll::Ready(());
+                        }
+                    }
+                },
+                Self::Tokio(receiver) => {
+                    // With more room than there are bytes, tokio knows that there is nothing more to come.
+                    let mut times = [0; 16];
+                    match ready!(Pin::new(receiver).poll_read(cx, &mut ReadBuf::new(&mut times))) {
+                        Ok(()) => Poll::Ready(()),
+                        // There is no runtime any more, and soon no task.
+                        Err(_) => Poll::Pending,
+                    }
+                }
             }
         }
     }
@@ -152,7 +186,7 @@ mod tests {
 
     use super::*;
     use crate::net::timers::sleep;
-    use crate::net::{Timers, local_runtime, runtime_without_timers};
+    use crate::net::{Timers, local_runtime, run};
 
     const SHORT: Duration = Duration::from_millis(5);
     const LONG: Duration = Duration::from_secs(3600);
@@ -192,6 +226,6 @@ mod tests {
         local_runtime().unwrap().block_on(ring_in_both_ways());
         let timers = Timers::start().unwrap();
         timers.keep_this_threads();
-        runtime_without_timers().unwrap().block_on(ring_in_both_ways());
+        run(ring_in_both_ways()).unwrap();
     }
 }

@@ -1,11 +1,14 @@
 //! Listening sockets.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::task::{Context, Poll, ready};
 
+use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
+use super::reactor::{Direction, Watched};
 use super::socket::tune;
 
 /// Connections that may wait to be accepted.
@@ -22,6 +25,41 @@ pub fn listen_for_clients(address: SocketAddr) -> io::Result<std::net::TcpListen
     socket.set_nonblocking(true)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Where clients come in, on a thread that [`super::run`]s.
+#[derive(Debug)]
+pub struct Listener(Watched<std::net::TcpListener>);
+
+impl Listener {
+    /// Takes one that does not block.
+    ///
+    /// # Errors
+    /// The operating system has no room for it, or the thread does not run tasks in that way.
+    pub fn new(listener: std::net::TcpListener) -> io::Result<Self> {
+        Watched::silent(listener).map(Self)
+    }
+
+    /// Waits for a client. Its socket does not block, and nobody watches it yet.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        loop {
+            ready!(self.0.poll_ready(Direction::Read, cx));
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let accepted = self.0.try_io(Direction::Read, |listener| Ok(acceptfrom_with(listener, flags)?));
+            match accepted {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok((socket, address)) => {
+                    let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+                    let address = address.ok_or(io::ErrorKind::ConnectionAborted)?;
+                    return Poll::Ready(Ok((socket.into(), address)));
+                }
+            }
+        }
+    }
 }
 
 /// Listens on an address. To be called within a runtime.

@@ -2,17 +2,21 @@
 
 pub mod alarm;
 pub mod buffers;
+pub mod executor;
 pub mod free;
 pub mod listen;
+mod reactor;
 pub mod runtime;
 pub mod socket;
 pub mod stream;
 pub mod timers;
 pub mod tls;
+pub mod unblock;
 
 pub use alarm::Alarm;
 pub use buffers::Buffers;
-pub use runtime::{local_runtime, runtime_without_timers};
+pub use executor::{run, spawn, yield_now};
+pub use runtime::local_runtime;
 pub use stream::{Stream, invalid_data};
 pub use timers::Timers;
 pub use tls::connect::Way;

@@ -1,16 +1,25 @@
 //! A socket, TCP or Unix: what the operating system gives.
 
-use std::io;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, Read as _, Write as _};
 use std::mem::MaybeUninit;
+use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::BytesMut;
-use socket2::{SockRef, TcpKeepalive};
-use std::time::Duration;
+use rustix::io::Errno;
+use socket2::{Domain, SockAddr, SockRef, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use super::buffers::LARGE;
+use super::executor::runs_here;
+use super::reactor::{Direction, Watched};
+use super::unblock::unblock;
 
 /// Without Nagle's delay, and with keepalive, so that a peer which vanished is noticed.
 pub(super) fn tune(socket: &socket2::Socket) {
@@ -24,23 +33,56 @@ pub(super) fn tune(socket: &socket2::Socket) {
     let _ = socket.set_tcp_keepalive(&keepalive);
 }
 
-/// A socket to a client or a server.
+thread_local! {
+    /// Where bytes are read to whose room has none yet: what the operating system is given must be initialized, and a buffer
+    /// does not say how much of its room is.
+    static LANDING: RefCell<[u8; LARGE]> = const { RefCell::new([0; LARGE]) };
+}
+
+/// A read with a password in it is no longer: the longest message of a login, and what may come with it.
+const LONGEST_SECRET: usize = 16 * 1024;
+
+/// A socket to a client or a server, watched by the thread that it is on: as [`super::run`] does it, or by a tokio runtime.
 #[derive(Debug)]
 pub enum Socket {
-    /// TCP.
+    /// Of a thread that [`super::run`]s.
+    Own(OwnSocket),
+    /// TCP, of a tokio runtime.
     Tcp(TcpStream),
-    /// A Unix socket.
+    /// A Unix socket, of a tokio runtime.
     Unix(UnixStream),
 }
 
+/// TCP or Unix, of a thread that [`super::run`]s.
+#[derive(Debug)]
+pub struct OwnSocket(Watched<socket2::Socket>);
+
 impl Socket {
+    /// Takes a TCP connection that does not block, and is tuned.
+    ///
+    /// # Errors
+    /// The operating system has no room for it.
+    pub fn tcp(stream: std::net::TcpStream) -> io::Result<Self> {
+        if !runs_here() {
+            return TcpStream::from_std(stream).map(Self::Tcp);
+        }
+        Watched::new(stream.into()).map(|watched| Self::Own(OwnSocket(watched)))
+    }
+
     /// Connects to a host and port, or to the socket of that port in the directory `host` if it starts with a slash.
     ///
     /// # Errors
     /// As the operating system says.
     pub async fn connect(host: &str, port: u16) -> io::Result<Self> {
-        if host.starts_with('/') {
-            let path = Path::new(host).join(format!(".s.PGSQL.{port}"));
+        let path = host.starts_with('/').then(|| Path::new(host).join(format!(".s.PGSQL.{port}")));
+        if runs_here() {
+            let socket = match path {
+                Some(path) => OwnSocket::connect(&SockAddr::unix(path)?).await?,
+                None => OwnSocket::connect_to(host, port).await?,
+            };
+            return Ok(Self::Own(socket));
+        }
+        if let Some(path) = path {
             return UnixStream::connect(path).await.map(Self::Unix);
         }
         let stream = TcpStream::connect((host, port)).await?;
@@ -53,15 +95,14 @@ impl Socket {
     /// # Errors
     /// As the operating system says.
     pub async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(s) => s.readable().await,
-            Self::Unix(s) => s.readable().await,
-        }
+        poll_fn(|cx| self.poll_readable(cx)).await
     }
 
     /// Like [`Self::readable`], for use in a hand-written future.
+    #[inline]
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
+            Self::Own(s) => s.0.poll_ready(Direction::Read, cx).map(Ok),
             Self::Tcp(s) => s.poll_read_ready(cx),
             Self::Unix(s) => s.poll_read_ready(cx),
         }
@@ -70,6 +111,7 @@ impl Socket {
     /// Like [`Self::writable`], for use in a hand-written future.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
+            Self::Own(s) => s.0.poll_ready(Direction::Write, cx).map(Ok),
             Self::Tcp(s) => s.poll_write_ready(cx),
             Self::Unix(s) => s.poll_write_ready(cx),
         }
@@ -80,19 +122,19 @@ impl Socket {
     /// # Errors
     /// As the operating system says.
     pub async fn writable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(s) => s.ready(Interest::WRITABLE).await.map(|_| ()),
-            Self::Unix(s) => s.ready(Interest::WRITABLE).await.map(|_| ()),
-        }
+        poll_fn(|cx| self.poll_writable(cx)).await
     }
 
     /// Reads what is there into the room that `buffer` has, without waiting; 0 is the end, or a buffer without room.
     ///
     /// # Errors
     /// As the operating system says; `WouldBlock` if nothing is there.
+    #[inline]
     pub fn try_read_into(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         let room = buffer.capacity() - buffer.len();
         let read = match self {
+            // It has seen to that itself.
+            Self::Own(s) => return s.try_read_into(buffer, room),
             Self::Tcp(s) => s.try_read_buf(buffer),
             Self::Unix(s) => s.try_read_buf(buffer),
         };
@@ -103,10 +145,11 @@ impl Socket {
     }
 
     /// Nothing was left to read: the operating system reports what has come since. (As tokio's own reads have it. No report
-    /// can have been taken in since that read: this thread's runtime does that, between tasks.)
+    /// can have been taken in since that read: this thread does that, between tasks.)
     fn drained(&self) {
         let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
         let _ = match self {
+            Self::Own(s) => return s.0.found_nothing(Direction::Read),
             Self::Tcp(s) => s.try_io(Interest::READABLE, nothing),
             Self::Unix(s) => s.try_io(Interest::READABLE, nothing),
         };
@@ -118,6 +161,7 @@ impl Socket {
     /// As the operating system says; `WouldBlock` if nothing is there.
     pub fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
         match self {
+            Self::Own(s) => s.try_read(bytes),
             Self::Tcp(s) => s.try_read(bytes),
             Self::Unix(s) => s.try_read(bytes),
         }
@@ -127,8 +171,10 @@ impl Socket {
     ///
     /// # Errors
     /// As the operating system says; `WouldBlock` if nothing goes.
+    #[inline]
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
+            Self::Own(s) => s.try_write(bytes),
             Self::Tcp(s) => s.try_write(bytes),
             Self::Unix(s) => s.try_write(bytes),
         }
@@ -139,10 +185,81 @@ impl Socket {
     pub fn is_quiet(&self) -> bool {
         let mut room = [MaybeUninit::uninit()];
         let seen = match self {
+            Self::Own(s) => s.0.try_io(Direction::Read, |s| s.peek(&mut room)),
             Self::Tcp(s) => s.try_io(Interest::READABLE, || SockRef::from(s).peek(&mut room)),
             Self::Unix(s) => s.try_io(Interest::READABLE, || SockRef::from(s).peek(&mut room)),
         };
         seen.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+impl OwnSocket {
+    async fn connect_to(host: &str, port: u16) -> io::Result<Self> {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Self::connect_tcp(SocketAddr::new(address, port)).await;
+        }
+        let host = host.to_owned();
+        let addresses = unblock(move || (host, port).to_socket_addrs()).await??;
+        let mut failure = io::Error::new(io::ErrorKind::InvalidInput, "the host has no address");
+        for address in addresses {
+            match Self::connect_tcp(address).await {
+                Ok(socket) => return Ok(socket),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    async fn connect_tcp(address: SocketAddr) -> io::Result<Self> {
+        let connected = Self::connect(&address.into()).await?;
+        tune(connected.0.io());
+        Ok(connected)
+    }
+
+    async fn connect(address: &SockAddr) -> io::Result<Self> {
+        let socket = socket2::Socket::new(Domain::from(i32::from(address.family())), Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        match socket.connect(address) {
+            // Of TCP; where a Unix socket has no room for one more, that is an error of another kind.
+            Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
+            result => result?,
+        }
+        let watched = Watched::silent(socket)?;
+        poll_fn(|cx| watched.poll_ready(Direction::Write, cx)).await;
+        match watched.io().take_error()? {
+            Some(error) => Err(error),
+            None => Ok(Self(watched)),
+        }
+    }
+
+    /// Copies what was read, rather than to initialize the room that it is read to: of that there may be much more.
+    fn try_read_into(&self, buffer: &mut BytesMut, room: usize) -> io::Result<usize> {
+        LANDING.with_borrow_mut(|landing| {
+            let n = self.try_read(&mut landing[..room.min(LARGE)])?;
+            buffer.extend_from_slice(&landing[..n]);
+            if n <= LONGEST_SECRET {
+                landing[..n].fill(0);
+            }
+            Ok(n)
+        })
+    }
+
+    #[inline]
+    fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.try_io(Direction::Read, |mut s| s.read(bytes));
+        if matches!(read, Ok(n) if (1..bytes.len()).contains(&n)) {
+            self.0.found_nothing(Direction::Read);
+        }
+        read
+    }
+
+    #[inline]
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.0.try_io(Direction::Write, |mut s| s.write(bytes));
+        if matches!(written, Ok(n) if (1..bytes.len()).contains(&n)) {
+            self.0.found_nothing(Direction::Write);
+        }
+        written
     }
 }
 
@@ -153,6 +270,13 @@ impl AsyncRead for Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
+            Self::Own(s) => loop {
+                ready!(s.0.poll_ready(Direction::Read, cx));
+                match s.try_read(buffer.initialize_unfilled()) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    read => return Poll::Ready(read.map(|n| buffer.advance(n))),
+                }
+            },
             Self::Tcp(s) => Pin::new(s).poll_read(cx, buffer),
             Self::Unix(s) => Pin::new(s).poll_read(cx, buffer),
         }
@@ -162,6 +286,13 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
+            Self::Own(s) => loop {
+                ready!(s.0.poll_ready(Direction::Write, cx));
+                match s.try_write(bytes) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    written => return Poll::Ready(written),
+                }
+            },
             Self::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
             Self::Unix(s) => Pin::new(s).poll_write(cx, bytes),
         }
@@ -174,6 +305,11 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
+            Self::Own(s) => Poll::Ready(match s.0.io().shutdown(Shutdown::Write) {
+                // The peer was faster.
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+                result => result,
+            }),
             Self::Tcp(s) => Pin::new(s).poll_shutdown(cx),
             Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
         }

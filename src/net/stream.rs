@@ -3,15 +3,13 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::task::coop::consume_budget;
-use tokio::task::yield_now;
 
+use super::executor::{defer, poll_step, step};
 use super::socket::Socket;
 use super::tls::Session;
 
@@ -28,9 +26,16 @@ pub struct Stream {
 const IN_A_ROW: u8 = 32;
 
 impl Stream {
-    /// Takes a TCP connection as it is.
-    pub fn tcp(stream: TcpStream) -> Self {
-        Self { socket: Socket::Tcp(stream), tls: None, reads: Cell::default() }
+    /// Takes a TCP connection that does not block.
+    ///
+    /// # Errors
+    /// The operating system has no room for it.
+    pub fn tcp(stream: std::net::TcpStream) -> io::Result<Self> {
+        Socket::tcp(stream).map(Self::on)
+    }
+
+    fn on(socket: Socket) -> Self {
+        Self { socket, tls: None, reads: Cell::default() }
     }
 
     /// Connects to a host and port, or to the socket of that port in the directory `host` if it starts with a slash.
@@ -38,7 +43,7 @@ impl Stream {
     /// # Errors
     /// As the operating system says.
     pub async fn connect(host: &str, port: u16) -> io::Result<Self> {
-        Socket::connect(host, port).await.map(|socket| Self { socket, tls: None, reads: Cell::default() })
+        Socket::connect(host, port).await.map(Self::on)
     }
 
     /// Goes over to TLS. `received` are bytes of the peer's that have been read already.
@@ -94,7 +99,7 @@ impl Stream {
     /// # Errors
     /// As [`Self::read`].
     pub fn poll_read_into(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
-        // Not by tokio's budget, which takes more instructions for each read than all else here.
+        // Not by the budget of a turn, which others may have spent.
         while self.reads.get() < IN_A_ROW {
             if let Some(n) = self.try_read(buffer)? {
                 self.reads.set(self.reads.get() + 1);
@@ -104,9 +109,7 @@ impl Stream {
         }
         self.reads.set(0);
         // Not just to the end of the line of tasks: first the thread looks at what else has come.
-        if pin!(yield_now()).poll(cx).is_ready() {
-            cx.waker().wake_by_ref();
-        }
+        defer(cx);
         Poll::Pending
     }
 
@@ -157,7 +160,7 @@ impl Stream {
         if n == bytes.len() && !self.has_unsent() {
             // What goes without waiting counts as a step, too: a client with a buffer full of messages that need no
             // server would else have the thread for itself.
-            consume_budget().await;
+            step().await;
             return Ok(());
         }
         let mut written = n;
@@ -222,6 +225,8 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // Whoever passes on what never ends leaves others a turn.
+        ready!(poll_step(cx));
         let this = self.get_mut();
         match &mut this.tls {
             None => Pin::new(&mut this.socket).poll_read(cx, buffer),
@@ -240,6 +245,7 @@ impl AsyncWrite for Stream {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
+        ready!(poll_step(cx));
         self.get_mut().poll_write_some(cx, bytes)
     }
 
@@ -266,36 +272,44 @@ pub fn invalid_data(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) 
 mod tests {
     use std::rc::Rc;
 
-    use tokio::net::TcpListener;
+    use std::net::TcpListener;
+
+    use tokio::io::AsyncReadExt as _;
 
     use super::*;
-    use crate::net::local_runtime;
+    use crate::net::{local_runtime, run, spawn, yield_now};
 
     async fn pair() -> (Stream, Stream) {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (peer, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        (Stream::tcp(peer.unwrap()), Stream::tcp(accepted.unwrap().0))
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let peer = Stream::connect("127.0.0.1", listener.local_addr().unwrap().port()).await.unwrap();
+        let accepted = listener.accept().unwrap().0;
+        accepted.set_nonblocking(true).unwrap();
+        (peer, Stream::tcp(accepted).unwrap())
+    }
+
+    /// On threads of both kinds.
+    fn on_both<F: Future<Output = ()>>(test: impl Fn() -> F) {
+        local_runtime().unwrap().block_on(test());
+        run(test()).unwrap();
     }
 
     /// How many turns another task has while `work` is done.
     async fn turns_of_others(work: impl Future<Output = ()>) -> usize {
         let turns = Rc::new(Cell::new(0));
         let counted = turns.clone();
-        let other = tokio::task::spawn_local(async move {
-            loop {
+        spawn(async move {
+            while Rc::strong_count(&counted) > 1 {
                 counted.set(counted.get() + 1);
                 yield_now().await;
             }
         });
         work.await;
-        other.abort();
         turns.get()
     }
 
     #[test]
     fn who_writes_without_waiting_leaves_turns_to_others() {
-        local_runtime().unwrap().block_on(async {
+        on_both(async || {
             let (_peer, mut stream) = pair().await;
             stream.write_all(b"the first write finds out that it can be written").await.unwrap();
             let turns = turns_of_others(async {
@@ -309,8 +323,23 @@ mod tests {
     }
 
     #[test]
+    fn who_copies_what_is_always_there_leaves_turns_to_others() {
+        on_both(async || {
+            let (mut peer, mut stream) = pair().await;
+            peer.write_all(&[1; 10_000]).await.unwrap();
+            let turns = turns_of_others(async {
+                for _ in 0..10_000 {
+                    stream.read_u8().await.unwrap();
+                }
+            });
+            let turns = turns.await;
+            assert!(turns >= 50, "{turns} turns");
+        });
+    }
+
+    #[test]
     fn who_reads_what_is_always_there_leaves_turns_to_others() {
-        local_runtime().unwrap().block_on(async {
+        on_both(async || {
             let (mut peer, mut stream) = pair().await;
             peer.write_all(&[1; 10_000]).await.unwrap();
             let turns = turns_of_others(async {

@@ -1,6 +1,6 @@
-//! Timers for threads whose runtime has none.
+//! Timers for threads that keep none.
 //!
-//! A runtime with timers looks at the clock and at its timers before and after every wait for events, which is a tenth of
+//! Who keeps timers looks at the clock and at them before and after every wait for events: with tokio's, a tenth of
 //! what a worker runs for a message. A worker sets a timer only where it has to wait for something. So one thread keeps
 //! the timers of all workers. It wakes up when one is over or would have been, and when one is set that is due before all
 //! that it knows of.
@@ -17,7 +17,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::time::{Instant, Sleep, Timeout};
 
 thread_local! {
-    /// Who keeps this thread's timers, if its own runtime does not.
+    /// Who keeps this thread's timers, if its runtime does not.
     static KEEPER: OnceCell<Handle> = const { OnceCell::new() };
 }
 
@@ -80,8 +80,8 @@ impl Future for Kept {
     }
 }
 
-/// Makes a timer that the thread's keeper keeps.
-fn kept<T>(make: impl FnOnce() -> T) -> T {
+/// Makes a timer, or something else that takes a runtime, which the thread's keeper keeps.
+pub(super) fn kept<T>(make: impl FnOnce() -> T) -> T {
     KEEPER.with(|keeper| {
         let _within = keeper.get().map(Handle::enter);
         make()
@@ -94,7 +94,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::net::{local_runtime, runtime_without_timers};
+    use crate::net::{local_runtime, run, spawn};
 
     const SHORT: Duration = Duration::from_millis(5);
 
@@ -105,9 +105,8 @@ mod tests {
         assert!(began.elapsed() >= 2 * SHORT);
         assert_eq!(timeout(Duration::from_secs(3600), ready(7)).await, Ok(7));
         // Two at once: the later one must not keep the keeper from the earlier one.
-        let late = tokio::task::spawn_local(sleep(Duration::from_secs(3600)));
+        spawn(sleep(Duration::from_secs(3600)));
         sleep(SHORT).await;
-        late.abort();
     }
 
     #[test]
@@ -119,7 +118,7 @@ mod tests {
                 let timers = timers.clone();
                 thread::spawn(move || {
                     timers.keep_this_threads();
-                    runtime_without_timers().unwrap().block_on(wait_in_all_ways());
+                    run(wait_in_all_ways()).unwrap();
                 })
             })
             .collect();

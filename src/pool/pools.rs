@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use tokio::sync::oneshot;
-use tokio::task::spawn_local;
 
 use super::lease::{Lease, Seat};
 use super::limits::{Limits, Permit};
+use crate::net::spawn;
 use crate::net::timers::sleep;
 use crate::topology::{NodeId, Topology};
 
@@ -339,7 +339,7 @@ impl Pools {
             pool.alarm.set(Alarm::Set);
             pool.idle_at_alarm = pool.idle_since();
             let (alarm, bell) = (pool.alarm.clone(), self.limits.bell(self.worker));
-            spawn_local(async move {
+            spawn(async move {
                 sleep(TURN).await;
                 alarm.set(Alarm::Rung);
                 bell.notify_one();
@@ -415,7 +415,7 @@ impl Pools {
 fn end(lease: Lease) {
     let Lease { connection, mut permit, .. } = lease;
     permit.will_end();
-    spawn_local(async move {
+    spawn(async move {
         connection.end(FAREWELL).await;
         drop(permit);
     });
@@ -424,7 +424,7 @@ fn end(lease: Lease) {
 /// Ends a connection so that a client of this worker can have another one in its place.
 fn make_room(lease: Lease, seat: oneshot::Sender<Seat>) {
     let Lease { connection, permit, .. } = lease;
-    spawn_local(async move {
+    spawn(async move {
         connection.end(FAREWELL).await;
         // If the client waits no longer, the permit goes to whoever does.
         drop(seat.send(Seat::Permit(permit)));

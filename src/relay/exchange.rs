@@ -14,6 +14,7 @@ use super::outcome::{Broken, Farewell, Outcome, Reached};
 use super::plan::{Asks, INSERTED, Plan, REPLAYED, translator};
 use super::settle::{SettleError, settle};
 use crate::net::buffers::consume;
+use crate::net::executor::poll_step;
 use crate::net::{Buffers, Stream};
 use crate::server::Connection;
 use crate::session::collect::End;
@@ -513,6 +514,8 @@ impl<'a, 'b> Exchange<'a, 'b> {
 
     /// Waits for whatever brings the unit on.
     fn poll_any(&self, cx: &mut Context<'_>) -> Poll<Result<Ready, Broken>> {
+        // Of what both never stop to send.
+        ready!(poll_step(cx));
         let (client, server) = (&*self.client.stream, &self.server.stream);
         if let Poll::Ready(result) = server.poll_readable(cx) {
             return Poll::Ready(result.map(|()| Ready::Server).map_err(Broken::Server));

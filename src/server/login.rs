@@ -7,6 +7,7 @@ use rand::Rng;
 
 use super::dial::DialError;
 use crate::auth::{Channel, Credential, EndPoint, LoginError, Nonce, ServerLogin, ServerReady, Step};
+use crate::net::unblock::unblock;
 use crate::net::{Connector, Stream, Way, invalid_data};
 use crate::wire::Frame;
 use crate::wire::build;
@@ -79,8 +80,7 @@ async fn login_by(way: Way, connector: &Connector, account: &Account<'_>) -> Res
             buffer.advance(frame.len);
             if let Step::Hash(job) = step {
                 // A millisecond and more: others are not to wait for it.
-                let hashed =
-                    tokio::task::spawn_blocking(move || job.run()).await.map_err(io::Error::other)?;
+                let hashed = unblock(move || job.run()).await?;
                 step = login.on_hashed(hashed)?;
             }
             match step {

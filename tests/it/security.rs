@@ -1,14 +1,15 @@
 //! Who comes in, and how both sides of the proxy are encrypted: by real clients, with a server that wants passwords.
 
 use std::fs;
+use std::future::poll_fn;
 use std::process::{Command, Output};
 use std::time::Instant;
 
 use tidegate::config::settings::{ClientTls, KeyPair, NodeSettings};
 use tidegate::config::url;
 use tidegate::demo::cluster::{Cluster, Server};
-use tidegate::net::{Acceptor, Connector, Stream, Way};
-use tokio::net::TcpListener;
+use tidegate::net::listen::{Listener, listen_for_clients};
+use tidegate::net::{Acceptor, Connector, Stream, Way, local_runtime, run, spawn};
 
 use crate::support::Proxy;
 use crate::support::certs::Certs;
@@ -244,15 +245,7 @@ async fn clients_speak_tls_and_are_known_by_certificates() {
     let before = shown(&url).await;
     let (cert, key) = (certs.path("an app.crt"), certs.path("an app.key"));
     let own = format!("{url}&sslcert={cert}&sslkey={key}").replace("an app", "an%20app");
-    let stream = Connector::new(&node(&own)).unwrap().connect(Way::Tls).await.unwrap();
-    let (kept, connection) = tokio_postgres::Config::new()
-        .user("an app")
-        .dbname("postgres")
-        .ssl_mode(tokio_postgres::config::SslMode::Disable)
-        .connect_raw(stream, tokio_postgres::NoTls)
-        .await
-        .unwrap();
-    tokio::spawn(connection);
+    let kept = over_tls(own, "an app").await;
     certs.issue("server", &["localhost", "renewed.example"]);
     proxy.signal("-HUP");
     let began = Instant::now();
@@ -305,14 +298,7 @@ async fn tls_may_begin_at_once() {
         proxy.port,
         certs.path("root.crt")
     );
-    let stream = Connector::new(&node(&url)).unwrap().connect(Way::Tls).await.unwrap();
-    let (client, connection) = tokio_postgres::Config::new()
-        .user("postgres")
-        .ssl_mode(tokio_postgres::config::SslMode::Disable)
-        .connect_raw(stream, tokio_postgres::NoTls)
-        .await
-        .unwrap();
-    tokio::spawn(connection);
+    let client = over_tls(url.clone(), "postgres").await;
     assert_eq!(value(&client, "SELECT repeat('x', 100000)").await.len(), 100_000);
     // Cancelled over TLS, too.
     let token = client.cancel_token();
@@ -340,7 +326,7 @@ async fn a_man_in_the_middle_is_found_out() {
         ("TIDEGATE_TLS_KEY", &key),
     ];
     let proxy = Proxy::with(&cluster, &variables).await;
-    let man = listen_in_the_middle(&certs, proxy.port).await;
+    let man = listen_in_the_middle(&certs, proxy.port);
     let at = |port: u16, binding: &str| {
         format!(
             "host=localhost hostaddr=127.0.0.1 port={port} dbname=postgres user=anna password=p sslmode=verify-full \
@@ -358,17 +344,38 @@ async fn a_man_in_the_middle_is_found_out() {
     }
 }
 
+/// A client whose TLS is that of our own way to nodes. Its connection stays on a thread of its own, as those do.
+async fn over_tls(url: String, user: &'static str) -> tokio_postgres::Client {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        local_runtime().unwrap().block_on(async {
+            let stream = Connector::new(&node(&url)).unwrap().connect(Way::Tls).await.unwrap();
+            let (client, connection) = tokio_postgres::Config::new()
+                .user(user)
+                .dbname("postgres")
+                .ssl_mode(tokio_postgres::config::SslMode::Disable)
+                .connect_raw(stream, tokio_postgres::NoTls)
+                .await
+                .unwrap();
+            sender.send(client).unwrap();
+            let _ = connection.await;
+        });
+    });
+    receiver.await.unwrap()
+}
+
 /// Ends the TLS of whoever connects, and begins one of his own with the proxy.
-async fn listen_in_the_middle(certs: &Certs, port: u16) -> u16 {
+fn listen_in_the_middle(certs: &Certs, port: u16) -> u16 {
     let pair = KeyPair { cert: certs.path("man.crt").into(), key: certs.path("man.key").into() };
     let tls = ClientTls { required: true, certificates: vec![pair], client_ca: None };
     let acceptor = Acceptor::new(&tls).unwrap();
     let connector = Connector::new(&node(&format!("postgres://127.0.0.1:{port}/x?sslmode=require"))).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = listen_for_clients(([127, 0, 0, 1], 0).into()).unwrap();
     let own = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            let mut client = Stream::tcp(socket);
+    let serve = async move || {
+        let listener = Listener::new(listener).unwrap();
+        while let Ok((socket, _)) = poll_fn(|cx| listener.poll_accept(cx)).await {
+            let mut client = Stream::tcp(socket).unwrap();
             let mut request = bytes::BytesMut::with_capacity(8);
             while request.len() < 8 && client.read(&mut request).await.unwrap() > 0 {}
             client.write_all(b"S").await.unwrap();
@@ -376,9 +383,13 @@ async fn listen_in_the_middle(certs: &Certs, port: u16) -> u16 {
                 continue;
             }
             let mut server = connector.connect(Way::Tls).await.unwrap();
-            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+            spawn(async move {
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
         }
-    });
+    };
+    // A future of that kind stays where it is made.
+    std::thread::spawn(move || run(serve()).unwrap());
     own
 }
 
