@@ -37,6 +37,8 @@ pub struct CatalogCell {
     /// How many changes have been seen; what was read before the last of them is not published.
     changes: Mutex<u64>,
     release: Notify,
+    /// When it was last let go of: whoever is about to connect has not been waiting for that.
+    released: Mutex<Option<Instant>>,
 }
 
 impl CatalogCell {
@@ -48,6 +50,7 @@ impl CatalogCell {
             refresh: Notify::new(),
             changes: Mutex::new(0),
             release: Notify::new(),
+            released: Mutex::default(),
         })
     }
 
@@ -64,6 +67,17 @@ impl CatalogCell {
     /// Counts the times that definitions in the database may have changed.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Lets go of it for [`LOOK_EVERY`].
+    fn release(&self) {
+        *self.released.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.release.notify_waiters();
+    }
+
+    fn is_released(&self) -> bool {
+        let released = *self.released.lock().unwrap_or_else(PoisonError::into_inner);
+        released.is_some_and(|at| at.elapsed() < LOOK_EVERY)
     }
 
     /// A definition may have changed, as a unit has just done it: until the catalog has been read by a look that began
@@ -156,7 +170,7 @@ impl Catalogs {
     pub fn release(&self, database: &str) {
         let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cell) = cells.get(database) {
-            cell.release.notify_waiters();
+            cell.release();
         }
     }
 }
@@ -175,7 +189,16 @@ impl Reader {
         let mut quiet = false;
         let mut pause = LEAST_PAUSE;
         loop {
-            match self.follow(database, cell).await {
+            // From before it is asked for, so that none is missed.
+            let released = cell.release.notified();
+            let ended = match cell.is_released() {
+                true => Ok(()),
+                false => tokio::select! {
+                    () = released => Ok(()),
+                    ended = self.follow(database, cell) => ended,
+                },
+            };
+            match ended {
                 Ok(()) => pause = LOOK_EVERY,
                 Err(failure) if failure.sqlstate() == Some(NO_DATABASE) => return cell.refresh(),
                 // The monitor may only be about to find it.
@@ -202,9 +225,6 @@ impl Reader {
         let number = usize::from(primary.0);
         let (node, connector) =
             now.nodes.get(number).zip(self.connectors.get(number)).ok_or("there is no primary")?;
-        // From before the connection is made, so that no release of it is missed.
-        let released = cell.release.notified();
-        tokio::pin!(released);
         let client = login::connect(node, connector, Some(database), now.connect_timeout).await?;
         let (mut counter, mut system) = (None, None);
         let mut rung = true;
@@ -225,10 +245,7 @@ impl Reader {
                 // Where definitions change all the time, no more than half of it is spent on reading them.
                 sleep(began.elapsed()).await;
             }
-            tokio::select! {
-                refreshed = timeout(LOOK_EVERY, cell.refresh.notified()) => rung = refreshed.is_ok(),
-                () = &mut released => return Ok(()),
-            }
+            rung = timeout(LOOK_EVERY, cell.refresh.notified()).await.is_ok();
         }
     }
 }

@@ -1,8 +1,7 @@
-//! Standbys that have refused somebody a connection, and are not asked again for a moment.
+//! Standbys that have not let somebody in, and are not asked again for a moment.
 //!
-//! A standby that is behind does not know a role, a database or a password that the primary has just been given; one that is
-//! full takes nobody. Without this, each read would try to make a connection in vain, and the more of them as a server that
-//! has few connections busy looks idle.
+//! A standby that is behind does not know a role, a database or a password that the primary has just been given. Without
+//! this, each read of such a session would make a connection in vain.
 
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// No more than this many are remembered, the last ones: the others' reads find out by themselves.
 const MAX: usize = 256;
 
-/// Who was refused a connection where, lately.
+/// Who was not let in where, lately.
 #[derive(Debug, Default)]
 pub struct Refusals(Vec<Refusal>);
 
@@ -31,7 +30,7 @@ struct Refusal {
 }
 
 impl Refusals {
-    /// That node has refused that role a connection, at the time `now`. Whether that is news for the log.
+    /// That node has not let that role in, at the time `now`. Whether that is news for the log.
     pub fn note(&mut self, node: NodeId, key: PoolKey, now: Duration) -> bool {
         if let Some(known) = self.0.iter_mut().find(|r| r.node == node && r.key == key) {
             known.at = now;
@@ -57,7 +56,7 @@ impl Refusals {
         self.0.is_empty()
     }
 
-    /// The nodes that have refused that role a connection, and are not to be asked for one yet.
+    /// The nodes that have not let that role in, and are not to be asked yet.
     pub fn of(&self, key: PoolKey, now: Duration) -> Vec<NodeId> {
         let recent = |r: &&Refusal| r.key == key && now < r.at + ASK_AGAIN;
         self.0.iter().filter(recent).map(|r| r.node).collect()
