@@ -130,11 +130,11 @@ async fn an_open_pipeline_whose_client_reads_late_goes_on_where_it_was() {
     let proxy = Proxy::start(shared()).await;
     proxy.wait_catalog("postgres").await;
     let other = proxy.connect().await;
-    let sql = "SELECT n, repeat('late', n % 200) FROM generate_series(1, 20000) n";
+    let sql = "SELECT n, repeat('late', n % 600) FROM generate_series(1, 20000) n";
     let mut peer = Peer::log_in(proxy.port);
     let before = proxy.peak();
     // Each is flushed, so that the unit is open to its Sync, and all but the first come while the first one's answer is
-    // held up. The statements have names: what the client is told of those is put together here.
+    // held up: together they are more than all sockets on the way have room for, which Linux gives up to 32 MiB. The statements have names: what the client is told of those is put together here.
     for n in 0..5 {
         let name = format!("late{n}");
         peer.send(&Script::default().parse(&name, sql).describe(&name).bind(&name).execute().bare(b'H').0);
