@@ -183,6 +183,7 @@ fn start_worker(
             number,
             pools: Pools::new(number, settings.nodes.len(), shared.limits.clone()).into(),
             refusals: Refusals::default().into(),
+            shut: Default::default(),
             buffers: Default::default(),
             berths: Default::default(),
             databases: Default::default(),

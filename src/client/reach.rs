@@ -106,7 +106,8 @@ impl Client {
         let topology = self.worker.topology();
         let ask = self.ask(unit, tries, &self.worker.settings()).ok()?;
         let now = self.worker.now();
-        let Look::Go(place) = look(&self.worker, &topology, &mut self.session, &ask, now).ok()? else {
+        let Look::Go(place) = look(&self.worker, &topology, &mut self.session, &ask, self.key, now).ok()?
+        else {
             return None;
         };
         if place.role != Role::Replica {
@@ -125,15 +126,14 @@ impl Client {
         None
     }
 
-    /// Before the first try. A replica that has just refused the role a connection is not asked for another one, if another
-    /// node may serve the unit instead; those that it has let in are as good as ever.
+    /// Before the first try. A replica that has just not let the role in need not be asked, if another node may serve the
+    /// unit instead.
     pub(super) fn tries(&self, unit: &Unit) -> Tries {
         let refusals = self.worker.refusals.borrow();
         if refusals.is_empty() {
             return Tries::default();
         }
-        let mut avoid = refusals.of(self.key, self.worker.now());
-        avoid.retain(|node| !self.worker.pools.borrow().has_idle(*node, self.key));
+        let avoid = refusals.of(self.key, self.worker.now());
         if avoid.is_empty() {
             return Tries::default();
         }
@@ -149,7 +149,8 @@ impl Client {
 
     /// A replica has refused the session's role or database.
     fn not_let_in(&self, node: NodeId, said: &str) {
-        if self.note_refusal(node) {
+        let worker = &self.worker;
+        if worker.refusals.borrow_mut().note(node, self.key, worker.now()) {
             let (node, user, database) = (self.node_name(node), &self.identity.user, &self.identity.database);
             tracing::warn!(
                 node,
@@ -161,24 +162,14 @@ impl Client {
         }
     }
 
-    /// A replica takes no new connection, though polls may be answered: it is full, or shutting down.
+    /// A replica has taken no connection, though it may answer polls.
     fn unreachable(&self, node: NodeId, why: &str) {
-        self.worker.polls.kick(node);
-        if self.note_refusal(node) {
-            let (node, user, database) = (self.node_name(node), &self.identity.user, &self.identity.database);
-            tracing::warn!(
-                node,
-                ?user,
-                ?database,
-                ?why,
-                "a replica takes no new connections: reads pass it by unless one is at hand"
-            );
+        let worker = &self.worker;
+        worker.polls.kick(node);
+        if worker.shut.borrow_mut().note(node, self.key, worker.now()) {
+            let node = self.node_name(node);
+            tracing::warn!(node, ?why, "a replica takes no new connections: others are preferred");
         }
-    }
-
-    /// Whether that is news for the log.
-    fn note_refusal(&self, node: NodeId) -> bool {
-        self.worker.refusals.borrow_mut().note(node, self.key, self.worker.now())
     }
 
     /// Looks for a place, and for a connection there if there is one: both by the same topology.
@@ -191,7 +182,7 @@ impl Client {
     ) -> Result<(Look, Option<Step>), Report> {
         let topology = self.worker.topology();
         let ask = self.ask(unit, tries, &self.worker.settings())?;
-        let found = look(&self.worker, &topology, &mut self.session, &ask, now)?;
+        let found = look(&self.worker, &topology, &mut self.session, &ask, self.key, now)?;
         let step = match found {
             Look::Go(place) => self.worker.pools.borrow_mut().take(place.node, self.key, &topology),
             Look::Wait { .. } => None,
@@ -230,7 +221,8 @@ impl Client {
                         break;
                     }
                     let (worker, handle) = (&self.worker, &self.handle);
-                    let waited = wait(worker, &mut self.session, handle, ask, worker.about_now()).await;
+                    let waited =
+                        wait(worker, &mut self.session, handle, ask, self.key, worker.about_now()).await;
                     let place = match waited {
                         Ok(place) => place,
                         Err(report) => return Err(tries.or_refusal(report)),

@@ -28,7 +28,7 @@ use crate::net::executor::step;
 use crate::net::timers::sleep;
 use crate::net::{Acceptor, Buffers, Connectors, Timers, executor, spawn};
 use crate::pool::pools::Age;
-use crate::pool::{Lease, Limits, Pools, Refusals};
+use crate::pool::{Lease, Limits, Pools, Refusals, Shut};
 use crate::session::{KnownTexts, Statements, Told};
 use crate::sql::Learned;
 use crate::topology::{Heard, NodeId, Topology};
@@ -107,8 +107,10 @@ pub struct Worker {
     pub settings: Latest<Settings>,
     /// Its server connections.
     pub pools: RefCell<Pools>,
-    /// Standbys that have refused somebody a connection.
+    /// Standbys that have not let somebody in.
     pub refusals: RefCell<Refusals>,
+    /// Standbys that have just taken no new connection.
+    pub shut: RefCell<Shut>,
     /// Its free buffers.
     pub buffers: RefCell<Buffers>,
     /// Room for clients that have something to do.
