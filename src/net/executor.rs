@@ -195,7 +195,9 @@ impl Thread {
     fn end_tasks(&self) {
         while !self.tasks.borrow().is_empty() {
             let tasks: Vec<_> = self.tasks.borrow_mut().drain().collect();
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(tasks)));
+            for task in tasks {
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(task)));
+            }
         }
     }
 }
