@@ -154,17 +154,14 @@ mod timer {
 
         pub(super) fn poll_rung(&mut self, cx: &mut Context<'_>) -> Poll<()> {
             match self {
-                Self::Own(watched) => loop {
-                    ready!(watched.poll_ready(Direction::Read, cx));
+                Self::Own(watched) => {
                     let mut times = [0; 8];
-                    match watched.try_io(Direction::Read, |file| Ok(rustix::io::read(file, &mut times)?)) {
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                        _ => {
-                            watched.found_nothing(Direction::Read);
-                            return Poll::Ready(());
-                        }
-                    }
-                },
+                    let read =
+                        || watched.try_io(Direction::Read, |file| Ok(rustix::io::read(file, &mut times)?));
+                    let _ = ready!(watched.poll_io(Direction::Read, cx, read));
+                    watched.found_nothing(Direction::Read);
+                    Poll::Ready(())
+                }
                 Self::Tokio(receiver) => {
                     // With more room than there are bytes, tokio knows that there is nothing more to come.
                     let mut times = [0; 16];

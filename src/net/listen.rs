@@ -45,20 +45,12 @@ impl Listener {
     /// # Errors
     /// As the operating system says.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
-        loop {
-            ready!(self.0.poll_ready(Direction::Read, cx));
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let accepted = self.0.try_io(Direction::Read, |listener| Ok(acceptfrom_with(listener, flags)?));
-            match accepted {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-                Ok((socket, address)) => {
-                    let address = address.and_then(|address| SocketAddr::try_from(address).ok());
-                    let address = address.ok_or(io::ErrorKind::ConnectionAborted)?;
-                    return Poll::Ready(Ok((socket.into(), address)));
-                }
-            }
-        }
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let accept = || self.0.try_io(Direction::Read, |listener| Ok(acceptfrom_with(listener, flags)?));
+        let (socket, address) = ready!(self.0.poll_io(Direction::Read, cx, accept))?;
+        let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+        let address = address.ok_or(io::ErrorKind::ConnectionAborted)?;
+        Poll::Ready(Ok((socket.into(), address)))
     }
 }
 

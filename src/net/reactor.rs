@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use mio::event::Event;
@@ -281,6 +281,26 @@ impl<T: AsFd> Watched<T> {
         done
     }
 
+    /// Waits until a try finds something: one of [`Self::try_io`], or of what goes by it.
+    ///
+    /// # Errors
+    /// What `work` says, but for `WouldBlock`.
+    #[inline]
+    pub(super) fn poll_io<R>(
+        &self,
+        direction: Direction,
+        cx: &Context<'_>,
+        mut work: impl FnMut() -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        loop {
+            ready!(self.poll_ready(direction, cx));
+            match work() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
     /// Nothing more is there: the operating system reports what has come since. (No report can have been taken in since that
     /// was found out: this thread does that, between tasks.)
     #[inline]
@@ -320,18 +340,14 @@ mod tests {
 
     async fn read(own: &Watched<UnixStream>, room: usize) -> usize {
         let mut bytes = vec![0; room];
-        loop {
-            poll_fn(|cx| own.poll_ready(Direction::Read, cx)).await;
-            match own.try_io(Direction::Read, |mut s| s.read(&mut bytes)) {
-                Ok(n) => {
-                    if n < room {
-                        own.found_nothing(Direction::Read);
-                    }
-                    return n;
-                }
-                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
-            }
+        let read = poll_fn(|cx| {
+            own.poll_io(Direction::Read, cx, || own.try_io(Direction::Read, |mut s| s.read(&mut bytes)))
+        });
+        let n = read.await.unwrap();
+        if n < room {
+            own.found_nothing(Direction::Read);
         }
+        n
     }
 
     #[test]

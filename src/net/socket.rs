@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -246,20 +246,27 @@ impl OwnSocket {
 
     #[inline]
     fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        let read = self.0.try_io(Direction::Read, |mut s| s.read(bytes));
-        if matches!(read, Ok(n) if (1..bytes.len()).contains(&n)) {
-            self.0.found_nothing(Direction::Read);
-        }
-        read
+        self.transfer(Direction::Read, bytes.len(), |mut s| s.read(bytes))
     }
 
     #[inline]
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.0.try_io(Direction::Write, |mut s| s.write(bytes));
-        if matches!(written, Ok(n) if (1..bytes.len()).contains(&n)) {
-            self.0.found_nothing(Direction::Write);
+        self.transfer(Direction::Write, bytes.len(), |mut s| s.write(bytes))
+    }
+
+    /// Moves up to so many bytes. Where it was fewer, no more are there, or go.
+    #[inline]
+    fn transfer(
+        &self,
+        direction: Direction,
+        most: usize,
+        work: impl FnOnce(&socket2::Socket) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let moved = self.0.try_io(direction, work);
+        if matches!(moved, Ok(n) if (1..most).contains(&n)) {
+            self.0.found_nothing(direction);
         }
-        written
+        moved
     }
 }
 
@@ -270,13 +277,10 @@ impl AsyncRead for Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Own(s) => loop {
-                ready!(s.0.poll_ready(Direction::Read, cx));
-                match s.try_read(buffer.initialize_unfilled()) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    read => return Poll::Ready(read.map(|n| buffer.advance(n))),
-                }
-            },
+            Self::Own(s) => {
+                let read = s.0.poll_io(Direction::Read, cx, || s.try_read(buffer.initialize_unfilled()));
+                read.map_ok(|n| buffer.advance(n))
+            }
             Self::Tcp(s) => Pin::new(s).poll_read(cx, buffer),
             Self::Unix(s) => Pin::new(s).poll_read(cx, buffer),
         }
@@ -286,13 +290,7 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Own(s) => loop {
-                ready!(s.0.poll_ready(Direction::Write, cx));
-                match s.try_write(bytes) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    written => return Poll::Ready(written),
-                }
-            },
+            Self::Own(s) => s.0.poll_io(Direction::Write, cx, || s.try_write(bytes)),
             Self::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
             Self::Unix(s) => Pin::new(s).poll_write(cx, bytes),
         }
