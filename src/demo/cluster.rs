@@ -340,12 +340,16 @@ impl Cluster {
         Ok(guarded)
     }
 
-    /// Waits until every standby that is up has replayed what the primary has written until now.
+    /// Waits until every standby that is up has replayed what the primary has written until now; also what nobody would
+    /// have flushed, such as what is left of a transaction that was rolled back.
     ///
     /// # Errors
     /// One does not catch up.
     pub async fn wait_caught_up(&self) -> io::Result<()> {
         let primary = self.primary().connect().await.map_err(io::Error::other)?;
+        // Its commit flushes all that stands before it.
+        let commit = "SELECT pg_logical_emit_message(true, 'tidegate', '')";
+        primary.batch_execute(commit).await.map_err(io::Error::other)?;
         let target: String = primary
             .query_one("SELECT pg_current_wal_flush_lsn()::text", &[])
             .await
