@@ -309,9 +309,10 @@ async fn every_session_sees_what_it_would_see_alone() {
                 twin.history.push("2: ROLLBACK".to_owned());
                 assert_eq!(answer(&twin.through, "ROLLBACK").await, "done 0");
                 answer(&twin.alone, "ROLLBACK").await;
-                // What a PREPARE or LISTEN there had done outlives it.
-                answer(&twin.alone, "DEALLOCATE ALL; UNLISTEN *").await;
-                answer(&twin.through, "DEALLOCATE ALL; UNLISTEN *").await;
+                // What a PREPARE, a LISTEN or a function that locks had done there outlives it.
+                let undo = "DEALLOCATE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all()";
+                answer(&twin.alone, undo).await;
+                answer(&twin.through, undo).await;
                 continue;
             }
             let (through, alone) = (without_history(through), without_history(alone));
