@@ -105,13 +105,14 @@ mod timer {
         Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
         timerfd_settime,
     };
-    use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+    use std::os::fd::{AsFd, BorrowedFd};
 
     use tokio::io::{AsyncRead, ReadBuf};
     use tokio::net::unix::pipe::Receiver;
 
     use super::super::executor::runs_here;
-    use super::super::reactor::{Direction, Watched};
+    use super::super::reactor::Watched;
+    use super::super::source::Direction;
 
     /// Longer than anybody waits, and short enough for every clock.
     const LONGEST: Duration = Duration::from_secs(86_400 * 365);
@@ -120,7 +121,7 @@ mod timer {
     #[derive(Debug)]
     pub(super) enum Timer {
         /// Of a thread that [`crate::net::run`]s.
-        Own(Watched<OwnedFd>),
+        Own(Watched),
         /// Of a tokio runtime.
         Tokio(Receiver),
     }
@@ -137,7 +138,7 @@ mod timer {
 
         fn file(&self) -> BorrowedFd<'_> {
             match self {
-                Self::Own(watched) => watched.io().as_fd(),
+                Self::Own(watched) => watched.as_fd(),
                 Self::Tokio(receiver) => receiver.as_fd(),
             }
         }

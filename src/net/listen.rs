@@ -8,8 +8,9 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
-use super::reactor::{Direction, Watched};
+use super::reactor::Watched;
 use super::socket::tune;
+use super::source::Direction;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -29,7 +30,7 @@ pub fn listen_for_clients(address: SocketAddr) -> io::Result<std::net::TcpListen
 
 /// Where clients come in, on a thread that [`super::run`]s.
 #[derive(Debug)]
-pub struct Listener(Watched<std::net::TcpListener>);
+pub struct Listener(Watched);
 
 impl Listener {
     /// Takes one that does not block.

@@ -8,6 +8,7 @@ pub mod listen;
 mod reactor;
 pub mod runtime;
 pub mod socket;
+mod source;
 pub mod stream;
 pub mod timers;
 pub mod tls;

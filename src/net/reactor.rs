@@ -3,17 +3,17 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll as Queue, Registry, Token};
 use slab::Slab;
 
 use super::executor::with_reactor;
+use super::source::{Direction, Source, WRITABLE};
 
 /// So many events are taken in by one look.
 const EVENTS: usize = 1024;
@@ -23,38 +23,6 @@ const BELL: Token = Token(usize::MAX);
 /// Half of a token is the place in the table, the other one counts who has had it.
 const PLACE_BITS: u32 = usize::BITS / 2;
 
-/// There may be something to read: reported, and not yet found to be over.
-const READABLE: u8 = 1;
-const WRITABLE: u8 = 2;
-/// The peer sends nothing more, and what it has sent may still be there. This stays.
-const READ_CLOSED: u8 = 4;
-/// Nothing can be written any more. This stays.
-const WRITE_CLOSED: u8 = 8;
-
-/// What somebody waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
-    Read,
-    Write,
-}
-
-impl Direction {
-    fn bits(self) -> u8 {
-        match self {
-            Self::Read => READABLE | READ_CLOSED,
-            Self::Write => WRITABLE | WRITE_CLOSED,
-        }
-    }
-
-    /// What a try that has found nothing takes back.
-    fn passing(self) -> u8 {
-        match self {
-            Self::Read => READABLE,
-            Self::Write => WRITABLE,
-        }
-    }
-}
-
 /// The sockets of one thread.
 pub(super) struct Reactor {
     queue: RefCell<Queue>,
@@ -63,22 +31,6 @@ pub(super) struct Reactor {
     sources: RefCell<Slab<Rc<Source>>>,
     /// Tells one that has taken another one's place from that.
     generation: Cell<usize>,
-}
-
-/// What is known of one socket.
-struct Source {
-    token: Token,
-    ready: Cell<u8>,
-    reader: Waiter,
-    writer: Waiter,
-}
-
-/// Who waits, or has waited last.
-#[derive(Default)]
-struct Waiter {
-    waits: Cell<bool>,
-    /// Kept from one wait to the next, which mostly is the same task's.
-    waker: RefCell<Option<Waker>>,
 }
 
 /// Wakes a thread that waits for events.
@@ -134,18 +86,16 @@ impl Reactor {
         trim(&mut self.sources.borrow_mut());
     }
 
-    fn register(&self, fd: &impl AsFd, ready: u8) -> io::Result<Rc<Source>> {
+    fn register(&self, fd: OwnedFd, ready: u8) -> io::Result<Rc<Source>> {
         let mut sources = self.sources.borrow_mut();
         let entry = sources.vacant_entry();
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
         // The bell's number has all bits set: no thread has so many sockets.
         let token = Token((generation << PLACE_BITS) | entry.key());
-        let fd = fd.as_fd().as_raw_fd();
-        self.registry.register(&mut SourceFd(&fd), token, Interest::READABLE | Interest::WRITABLE)?;
-        let source =
-            Source { token, ready: ready.into(), reader: Waiter::default(), writer: Waiter::default() };
-        Ok(entry.insert(Rc::new(source)).clone())
+        let number = fd.as_raw_fd();
+        self.registry.register(&mut SourceFd(&number), token, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(entry.insert(Rc::new(Source::new(fd, token, ready))).clone())
     }
 
     fn forget(&self, source: &Rc<Source>) {
@@ -171,94 +121,35 @@ fn place(token: Token) -> usize {
     token.0 & ((1 << PLACE_BITS) - 1)
 }
 
-impl Source {
-    #[inline]
-    fn report(&self, event: &Event) {
-        let mut ready = self.ready.get();
-        ready |= if event.is_readable() { READABLE } else { 0 };
-        ready |= if event.is_writable() { WRITABLE } else { 0 };
-        ready |= if event.is_read_closed() { READ_CLOSED } else { 0 };
-        ready |= if event.is_write_closed() { WRITE_CLOSED } else { 0 };
-        self.ready.set(ready);
-        if ready & Direction::Read.bits() != 0 {
-            self.reader.wake();
-        }
-        if ready & Direction::Write.bits() != 0 {
-            self.writer.wake();
-        }
-    }
-
-    fn waiter(&self, direction: Direction) -> &Waiter {
-        match direction {
-            Direction::Read => &self.reader,
-            Direction::Write => &self.writer,
-        }
-    }
-}
-
-impl Waiter {
-    #[inline]
-    fn wake(&self) {
-        if self.waits.replace(false)
-            && let Some(waker) = &*self.waker.borrow()
-        {
-            waker.wake_by_ref();
-        }
-    }
-
-    #[inline]
-    fn wait(&self, cx: &Context<'_>) {
-        self.waits.set(true);
-        let mut waker = self.waker.borrow_mut();
-        match &mut *waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
-    }
-}
-
 /// A socket, or something else that is read or written like one, which this thread is told of. It must not block.
-pub(super) struct Watched<T: AsFd> {
-    io: T,
-    source: Rc<Source>,
-}
+pub(super) struct Watched(Rc<Source>);
 
-impl<T: AsFd> Watched<T> {
+impl Watched {
     /// One that can be written to, as far as is known.
     ///
     /// # Errors
     /// The operating system has no room for it, or the thread does not run tasks in this way.
-    pub(super) fn new(io: T) -> io::Result<Self> {
-        Self::watch(io, WRITABLE)
+    pub(super) fn new(fd: impl Into<OwnedFd>) -> io::Result<Self> {
+        Self::watch(fd.into(), WRITABLE)
     }
 
     /// One of which nothing is known before it is reported: that is only being connected, or never written to.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub(super) fn silent(io: T) -> io::Result<Self> {
-        Self::watch(io, 0)
+    pub(super) fn silent(fd: impl Into<OwnedFd>) -> io::Result<Self> {
+        Self::watch(fd.into(), 0)
     }
 
-    fn watch(io: T, ready: u8) -> io::Result<Self> {
-        let source = with_reactor(|reactor| reactor.register(&io, ready));
-        let source =
-            source.unwrap_or_else(|| Err(io::Error::other("nobody watches sockets on this thread")))?;
-        Ok(Self { io, source })
-    }
-
-    pub(super) fn io(&self) -> &T {
-        &self.io
+    fn watch(fd: OwnedFd, ready: u8) -> io::Result<Self> {
+        let source = with_reactor(|reactor| reactor.register(fd, ready));
+        source.unwrap_or_else(|| Err(io::Error::other("nobody watches sockets on this thread"))).map(Self)
     }
 
     /// Waits until a try may find something.
     #[inline]
     pub(super) fn poll_ready(&self, direction: Direction, cx: &Context<'_>) -> Poll<()> {
-        if self.source.ready.get() & direction.bits() != 0 {
-            return Poll::Ready(());
-        }
-        self.source.waiter(direction).wait(cx);
-        Poll::Pending
+        self.0.poll_ready(direction, cx)
     }
 
     /// Tries something that does not block; not if it is known to find nothing.
@@ -269,16 +160,9 @@ impl<T: AsFd> Watched<T> {
     pub(super) fn try_io<R>(
         &self,
         direction: Direction,
-        work: impl FnOnce(&T) -> io::Result<R>,
+        work: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>,
     ) -> io::Result<R> {
-        if self.source.ready.get() & direction.bits() == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let done = work(&self.io);
-        if done.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-            self.found_nothing(direction);
-        }
-        done
+        self.0.try_io(direction, work)
     }
 
     /// Waits until a try finds something: one of [`Self::try_io`], or of what goes by it.
@@ -301,24 +185,29 @@ impl<T: AsFd> Watched<T> {
         }
     }
 
-    /// Nothing more is there: the operating system reports what has come since. (No report can have been taken in since that
-    /// was found out: this thread does that, between tasks.)
+    /// Nothing more is there: see [`Source::found_nothing`].
     #[inline]
     pub(super) fn found_nothing(&self, direction: Direction) {
-        self.source.ready.set(self.source.ready.get() & !direction.passing());
+        self.0.found_nothing(direction);
     }
 }
 
-impl<T: AsFd> Drop for Watched<T> {
+impl AsFd for Watched {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Drop for Watched {
     fn drop(&mut self) {
         // The operating system forgets it as it is closed.
-        with_reactor(|reactor| reactor.forget(&self.source));
+        with_reactor(|reactor| reactor.forget(&self.0));
     }
 }
 
-impl<T: AsFd + fmt::Debug> fmt::Debug for Watched<T> {
+impl fmt::Debug for Watched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watched").field("io", &self.io).field("ready", &self.source.ready.get()).finish()
+        f.debug_tuple("Watched").field(&self.0.as_fd()).finish()
     }
 }
 
@@ -332,16 +221,18 @@ mod tests {
     use super::*;
     use crate::net::{run, yield_now};
 
-    fn pair() -> (UnixStream, Watched<UnixStream>) {
+    fn pair() -> (UnixStream, Watched) {
         let (peer, own) = UnixStream::pair().unwrap();
         own.set_nonblocking(true).unwrap();
         (peer, Watched::new(own).unwrap())
     }
 
-    async fn read(own: &Watched<UnixStream>, room: usize) -> usize {
+    async fn read(own: &Watched, room: usize) -> usize {
         let mut bytes = vec![0; room];
         let read = poll_fn(|cx| {
-            own.poll_io(Direction::Read, cx, || own.try_io(Direction::Read, |mut s| s.read(&mut bytes)))
+            own.poll_io(Direction::Read, cx, || {
+                own.try_io(Direction::Read, |s| Ok(rustix::io::read(s, &mut bytes)?))
+            })
         });
         let n = read.await.unwrap();
         if n < room {
@@ -382,7 +273,8 @@ mod tests {
             let mut left = 3_000_000;
             while left > 0 {
                 poll_fn(|cx| own.poll_ready(Direction::Write, cx)).await;
-                match own.try_io(Direction::Write, |mut s| s.write(&vec![1; left.min(100_000)])) {
+                match own.try_io(Direction::Write, |s| Ok(rustix::io::write(s, &vec![1; left.min(100_000)])?))
+                {
                     Ok(n) => left -= n,
                     Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
                 }
@@ -401,13 +293,13 @@ mod tests {
                 yield_now().await;
                 // It ends, which the thread is told of when another one has its place.
                 drop(peer);
-                let kept = own.io().try_clone().unwrap();
-                let number = place(own.source.token);
+                let kept = own.as_fd().try_clone_to_owned().unwrap();
+                let number = place(own.0.token);
                 drop(own);
                 let (_peer, next) = pair();
-                assert_eq!(place(next.source.token), number);
+                assert_eq!(place(next.0.token), number);
                 yield_now().await;
-                assert_eq!(next.source.ready.get(), WRITABLE);
+                assert!(!next.0.is_ready(Direction::Read) && next.0.is_ready(Direction::Write));
                 drop(kept);
             }
             let left = with_reactor(|reactor| reactor.sources.borrow().len());
@@ -421,7 +313,7 @@ mod tests {
         let (_peer, old) = run(async { pair() }).unwrap();
         run(async {
             let (mut peer, own) = pair();
-            assert_eq!(place(own.source.token), place(old.source.token));
+            assert_eq!(place(own.0.token), place(old.0.token));
             drop(old);
             peer.write_all(b"x").unwrap();
             assert_eq!(read(&own, 10).await, 1);

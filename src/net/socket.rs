@@ -2,9 +2,10 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs as _};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,13 +13,15 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use rustix::io::Errno;
+use rustix::net::SendFlags;
 use socket2::{Domain, SockAddr, SockRef, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::buffers::LARGE;
 use super::executor::runs_here;
-use super::reactor::{Direction, Watched};
+use super::reactor::Watched;
+use super::source::Direction;
 use super::unblock::unblock;
 
 /// Without Nagle's delay, and with keepalive, so that a peer which vanished is noticed.
@@ -55,7 +58,7 @@ pub enum Socket {
 
 /// TCP or Unix, of a thread that [`super::run`]s.
 #[derive(Debug)]
-pub struct OwnSocket(Watched<socket2::Socket>);
+pub struct OwnSocket(Watched);
 
 impl Socket {
     /// Takes a TCP connection that does not block, and is tuned.
@@ -66,7 +69,7 @@ impl Socket {
         if !runs_here() {
             return TcpStream::from_std(stream).map(Self::Tcp);
         }
-        Watched::new(stream.into()).map(|watched| Self::Own(OwnSocket(watched)))
+        Watched::new(stream).map(|watched| Self::Own(OwnSocket(watched)))
     }
 
     /// Connects to a host and port, or to the socket of that port in the directory `host` if it starts with a slash.
@@ -185,7 +188,7 @@ impl Socket {
     pub fn is_quiet(&self) -> bool {
         let mut room = [MaybeUninit::uninit()];
         let seen = match self {
-            Self::Own(s) => s.0.try_io(Direction::Read, |s| s.peek(&mut room)),
+            Self::Own(s) => s.0.try_io(Direction::Read, |s| SockRef::from(&s).peek(&mut room)),
             Self::Tcp(s) => s.try_io(Interest::READABLE, || SockRef::from(s).peek(&mut room)),
             Self::Unix(s) => s.try_io(Interest::READABLE, || SockRef::from(s).peek(&mut room)),
         };
@@ -212,7 +215,7 @@ impl OwnSocket {
 
     async fn connect_tcp(address: SocketAddr) -> io::Result<Self> {
         let connected = Self::connect(&address.into()).await?;
-        tune(connected.0.io());
+        tune(&SockRef::from(&connected.0));
         Ok(connected)
     }
 
@@ -226,7 +229,7 @@ impl OwnSocket {
         }
         let watched = Watched::silent(socket)?;
         poll_fn(|cx| watched.poll_ready(Direction::Write, cx)).await;
-        match watched.io().take_error()? {
+        match SockRef::from(&watched).take_error()? {
             Some(error) => Err(error),
             None => Ok(Self(watched)),
         }
@@ -246,12 +249,14 @@ impl OwnSocket {
 
     #[inline]
     fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.transfer(Direction::Read, bytes.len(), |mut s| s.read(bytes))
+        self.transfer(Direction::Read, bytes.len(), |s| Ok(rustix::io::read(s, bytes)?))
     }
 
     #[inline]
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.transfer(Direction::Write, bytes.len(), |mut s| s.write(bytes))
+        self.transfer(Direction::Write, bytes.len(), |s| {
+            Ok(rustix::net::send(s, bytes, SendFlags::NOSIGNAL)?)
+        })
     }
 
     /// Moves up to so many bytes. Where it was fewer, no more are there, or go.
@@ -260,7 +265,7 @@ impl OwnSocket {
         &self,
         direction: Direction,
         most: usize,
-        work: impl FnOnce(&socket2::Socket) -> io::Result<usize>,
+        work: impl FnOnce(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let moved = self.0.try_io(direction, work);
         if matches!(moved, Ok(n) if (1..most).contains(&n)) {
@@ -303,11 +308,13 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Own(s) => Poll::Ready(match s.0.io().shutdown(Shutdown::Write) {
-                // The peer was faster.
-                Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-                result => result,
-            }),
+            Self::Own(s) => {
+                Poll::Ready(match SockRef::from(&s.0).shutdown(Shutdown::Write) {
+                    // The peer was faster.
+                    Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+                    result => result,
+                })
+            }
             Self::Tcp(s) => Pin::new(s).poll_shutdown(cx),
             Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
         }
