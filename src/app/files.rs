@@ -9,8 +9,8 @@ use crate::config::Settings;
 /// for a moment.
 const OWN: u64 = 192;
 
-/// Those by which a worker hears of events.
-const WORKER: u64 = 4;
+/// Those by which a worker hears of events and sends.
+const WORKER: u64 = 6;
 
 /// Files for a node besides the pool's connections: the monitor's and its timer, that for roles, cancel requests.
 const BESIDE_POOL: u64 = 8;

@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::metrics::encode::Servers;
 use crate::monitor::{Catalogs, Clock, Latest, Monitor, PollsHandle, Published, Watch};
 use crate::net::listen::{listen, listen_for_clients};
-use crate::net::{Acceptor, Connector, Connectors, Timers, TlsError, local_runtime};
+use crate::net::{Acceptor, Connector, Connectors, Ring, Timers, TlsError, local_runtime};
 use crate::pool::{Limits, Pools, Refusals};
 use crate::route::Budget;
 use crate::session::Statements;
@@ -203,12 +203,27 @@ fn start_worker(
             settings: Latest::of(shared.settings.clone()),
             shared: shared.clone(),
         };
+        let ring = if settings.io_uring { ring(number) } else { None };
         drop(settings);
-        if let Err(error) = worker::run(worker, mailbox, watch) {
+        if let Err(error) = worker::run(worker, mailbox, watch, ring) {
             tracing::error!(number, %error, "a worker ended");
         }
     };
     thread::Builder::new().name(format!("worker-{number}")).spawn(body).map(|_| ())
+}
+
+/// By which a worker sends, if there is one.
+fn ring(number: usize) -> Option<Ring> {
+    match Ring::new() {
+        Ok(ring) => Some(ring),
+        Err(error) => {
+            // Of the others the same is true.
+            if number == 0 {
+                tracing::info!(%error, "there is no io_uring here: whatever is sent takes a call of its own");
+            }
+            None
+        }
+    }
 }
 
 /// Lets clients in until a signal says to stop.
@@ -259,6 +274,7 @@ fn take_settings(shared: &Shared, reload: &Reload) {
     merged.listen_replica = old.listen_replica;
     merged.http = old.http;
     merged.workers = old.workers;
+    merged.io_uring = old.io_uring;
     merged.nodes = old.nodes.clone();
     if let Err(error) = take_secrets(shared, &merged) {
         tracing::error!(%error, "the configuration is not taken");

@@ -194,7 +194,7 @@ async fn refuse_behind(worker: &Worker, stream: &mut Stream, mut out: BytesMut, 
     worker.count_error(report);
     report.write(&mut out);
     // Whoever is gone needs no answer.
-    let _ = stream.write_all(&out).await;
+    let _ = stream.write_last(&out).await;
 }
 
 /// Lets a client in: a server must take its role, database and settings, and tells the parameters. `out` is what it is to

@@ -63,7 +63,7 @@ pub async fn greet(stream: &mut Stream, address: IpAddr, input: &mut BytesMut, w
             let mut out = BytesMut::new();
             report.write(&mut out);
             // The client may be gone already; there is nobody else to tell.
-            let _ = stream.write_all(&out).await;
+            let _ = stream.write_last(&out).await;
             Greeting::Over
         }
         Err(None) => Greeting::Over,

@@ -117,6 +117,8 @@ impl Client {
             self.handle.rests();
             lease.connection.close();
         }
+        // A client that reads slowly is to have its last answer, too. Who is gone is known to be.
+        let _ = self.stream.sent().await;
         Stop::Ends
     }
 
@@ -328,7 +330,7 @@ impl Client {
             if out.is_empty() {
                 Report::fatal(sqlstate::CONNECTION_FAILURE, "the server connection broke").write(&mut out);
             }
-            let _ = self.stream.write_all(&out).await;
+            let _ = self.stream.write_last(&out).await;
             return Life::Ends;
         }
         match self.stream.write_all(&out).await {

@@ -26,7 +26,7 @@ use crate::metrics::WorkerMetrics;
 use crate::monitor::{Catalogs, Clock, Latest, PollsHandle, Published, Snapshot, Verifiers, Watch};
 use crate::net::executor::step;
 use crate::net::timers::sleep;
-use crate::net::{Acceptor, Buffers, Connectors, Timers, executor, spawn};
+use crate::net::{Acceptor, Buffers, Connectors, Ring, Timers, executor, spawn};
 use crate::pool::pools::Age;
 use crate::pool::{Lease, Limits, Pools, Refusals, Shut};
 use crate::session::{KnownTexts, Statements, Told};
@@ -233,15 +233,16 @@ impl Worker {
 }
 
 /// Runs a worker until its door is closed and its last client is gone, and polls the nodes besides if it is given what that
-/// takes. To be called on a thread of its own.
+/// takes. What it sends, it sends by the ring, if there is one. To be called on a thread of its own.
 pub fn run(
     worker: Worker,
     mut jobs: mpsc::UnboundedReceiver<Job>,
     watch: Option<Watch>,
+    ring: Option<Ring>,
 ) -> std::io::Result<()> {
     worker.shared.timers.keep_this_threads();
     let worker = Rc::new(worker);
-    executor::run(async move {
+    executor::run(ring, async move {
         spawn(keep_house(worker.clone()));
         spawn(answer_bell(worker.clone()));
         let calls = call_waiters(worker.clone());

@@ -33,12 +33,16 @@ fn set(raw: &mut Raw, name: &str, key: &str, value: String) -> Result<(), Config
     let number = |value: &str| {
         value.trim().parse::<usize>().map_err(|_| ConfigError::value(name, value, "write a whole number"))
     };
+    let truth = |value: &str| {
+        value.trim().parse::<bool>().map_err(|_| ConfigError::value(name, value, "write true or false"))
+    };
     match key {
         "LISTEN" => raw.listen = Some(value),
         "LISTEN_REPLICA" => raw.listen_replica = Some(value),
         "HTTP" => raw.http = Some(value),
         "NODES" => raw.nodes = Some(list(&value)),
         "WORKERS" => raw.workers = Some(number(&value)?),
+        "IO_URING" => raw.io_uring = Some(truth(&value)?),
         "DRAIN_TIMEOUT" => raw.drain_timeout = Some(value),
         "HTTP_FROM" => raw.http_from = Some(list(&value)),
         "AUTH_QUERY" => raw.auth.query = Some(value),

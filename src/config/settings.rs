@@ -182,6 +182,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Worker threads; at least 1. Default: half as many as there are processors.
     pub workers: usize,
+    /// Whether workers send by io_uring, where there is one. Default true.
+    pub io_uring: bool,
     /// Default level of new sessions.
     pub consistency: Consistency,
     /// How long a read waits for a replica before it goes to the primary. Default 10 ms; 0 never waits.

@@ -67,6 +67,7 @@ pub fn settings(
             &[("text", LogFormat::Text), ("json", LogFormat::Json)],
         )?,
         workers: range("workers", raw.workers, default_workers(cpus), 1, MAX_WORKERS)?,
+        io_uring: raw.io_uring.unwrap_or(true),
         consistency: choice(
             "freshness.consistency",
             freshness.consistency.as_deref(),

@@ -224,6 +224,6 @@ mod tests {
         local_runtime().unwrap().block_on(ring_in_both_ways());
         let timers = Timers::start().unwrap();
         timers.keep_this_threads();
-        run(ring_in_both_ways()).unwrap();
+        run(None, ring_in_both_ways()).unwrap();
     }
 }

@@ -18,7 +18,9 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use slab::Slab;
 
+use super::outbox::Outbox;
 use super::reactor::{self, Bell, Reactor};
+use super::ring::Ring;
 
 /// After so many tasks a thread looks for events, and at what comes before tasks (polls, and whom they let go on). With
 /// four times as many, answers to polls wait for too long where hundreds of clients are ready; a look costs less than one
@@ -150,8 +152,10 @@ impl Thread {
         let _ = catch_unwind(AssertUnwindSafe(|| drop(task)));
     }
 
-    /// Looks at what has come in, and waits for it if there is nothing to do.
+    /// Sends what is to be sent, looks at what has come in, and waits for it if there is nothing to do.
     fn look(&self) -> io::Result<()> {
+        // First: whoever has waited for room goes on then.
+        self.reactor.outbox().flush();
         let waits =
             !self.root_is_ready.get() && self.ready.borrow().is_empty() && self.deferred.borrow().is_empty();
         self.reactor.look(waits)?;
@@ -219,22 +223,25 @@ pub(super) fn with_reactor<T>(what: impl FnOnce(&Reactor) -> T) -> Option<T> {
     with_here(|thread| what(&thread.reactor))
 }
 
-/// Runs a future on this thread, and the tasks that it spawns, which end with it.
+/// Runs a future on this thread, and the tasks that it spawns, which end with it. What they send goes by the ring, if there
+/// is one.
 ///
 /// # Errors
 /// The operating system has no room for what it takes, or the thread runs tasks already.
-pub fn run<T>(root: impl Future<Output = T>) -> io::Result<T> {
+pub fn run<T>(ring: Option<Ring>, root: impl Future<Output = T>) -> io::Result<T> {
     struct Leave;
     impl Drop for Leave {
         fn drop(&mut self) {
             if let Some(thread) = HERE.with(|here| here.borrow().clone()) {
                 thread.end_tasks();
+                // They may have said why.
+                thread.reactor.outbox().flush();
             }
             // What its last tasks have left behind is dropped outside of the borrow.
             drop(HERE.with(|here| here.borrow_mut().take()));
         }
     }
-    let reactor = Reactor::new()?;
+    let reactor = Reactor::new(Outbox::new(ring))?;
     let home =
         Arc::new(Home { woken: Mutex::default(), rung: AtomicBool::new(false), bell: reactor.bell()? });
     let thread = Rc::new(Thread {
@@ -346,7 +353,7 @@ mod tests {
             })
             .collect();
         drop(sender);
-        let served = run(async {
+        let served = run(None, async {
             let mut served = 0;
             while let Some((n, answer)) = asked.recv().await {
                 served += 1;
@@ -367,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_task_that_panics_ends_alone() {
-        let said = run(async {
+        let said = run(None, async {
             let (said, heard) = oneshot::channel();
             struct Worse;
             impl Drop for Worse {
@@ -407,7 +414,7 @@ mod tests {
         let dropped = Rc::new(Cell::new(0));
         for _ in 0..2 {
             let first = Leaves(dropped.clone(), 3);
-            run(async move {
+            run(None, async move {
                 spawn(async move {
                     let _first = first;
                     pending::<()>().await;
@@ -423,7 +430,7 @@ mod tests {
     #[test]
     fn a_task_number_is_not_its_successors_doing() {
         // The waker of a task that has ended wakes nobody, or somebody once too often; never does it keep one from its turn.
-        let turns = run(async {
+        let turns = run(None, async {
             let (said, heard) = oneshot::channel::<Waker>();
             let mut said = Some(said);
             spawn(poll_fn(move |cx| {
@@ -450,7 +457,7 @@ mod tests {
 
     #[test]
     fn a_thread_runs_tasks_once_at_a_time() {
-        let inner = run(async { run(async {}).is_err() });
-        assert!(inner.unwrap() && run(async {}).is_ok());
+        let inner = run(None, async { run(None, async {}).is_err() });
+        assert!(inner.unwrap() && run(None, async {}).is_ok());
     }
 }

@@ -5,7 +5,10 @@ pub mod buffers;
 pub mod executor;
 pub mod free;
 pub mod listen;
+mod outbox;
 mod reactor;
+#[cfg_attr(not(target_os = "linux"), path = "no_ring.rs")]
+mod ring;
 pub mod runtime;
 pub mod socket;
 mod source;
@@ -17,6 +20,7 @@ pub mod unblock;
 pub use alarm::Alarm;
 pub use buffers::Buffers;
 pub use executor::{run, spawn, yield_now};
+pub use ring::Ring;
 pub use runtime::local_runtime;
 pub use stream::{Stream, invalid_data};
 pub use timers::Timers;

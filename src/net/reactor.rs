@@ -13,6 +13,7 @@ use mio::{Events, Interest, Poll as Queue, Registry, Token};
 use slab::Slab;
 
 use super::executor::with_reactor;
+use super::outbox::Outbox;
 use super::source::{Direction, Source, WRITABLE};
 
 /// So many events are taken in by one look.
@@ -29,6 +30,7 @@ pub(super) struct Reactor {
     events: RefCell<Events>,
     registry: Registry,
     sources: RefCell<Slab<Rc<Source>>>,
+    outbox: Outbox,
     /// Tells one that has taken another one's place from that.
     generation: Cell<usize>,
 }
@@ -45,7 +47,7 @@ impl Bell {
 }
 
 impl Reactor {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(outbox: Outbox) -> io::Result<Self> {
         let queue = Queue::new()?;
         let registry = queue.registry().try_clone()?;
         Ok(Self {
@@ -53,6 +55,7 @@ impl Reactor {
             events: Events::with_capacity(EVENTS).into(),
             registry,
             sources: RefCell::default(),
+            outbox,
             generation: Cell::default(),
         })
     }
@@ -74,16 +77,25 @@ impl Reactor {
         for event in &*events {
             // One that is gone may have left a report behind.
             let source = sources.get(place(event.token())).filter(|source| source.token == event.token());
-            if let Some(source) = source {
-                source.report(event);
+            if let Some(source) = source
+                && source.report(event)
+            {
+                self.outbox.resume(source);
             }
         }
         Ok(())
     }
 
+    /// What is to be sent.
+    #[inline]
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
     /// Lets go of room that a crowd has left behind.
     pub(super) fn trim(&self) {
         trim(&mut self.sources.borrow_mut());
+        self.outbox.trim();
     }
 
     fn register(&self, fd: OwnedFd, ready: u8) -> io::Result<Rc<Source>> {
@@ -122,7 +134,7 @@ fn place(token: Token) -> usize {
 }
 
 /// A socket, or something else that is read or written like one, which this thread is told of. It must not block.
-pub(super) struct Watched(Rc<Source>);
+pub(super) struct Watched(pub(super) Rc<Source>);
 
 impl Watched {
     /// One that can be written to, as far as is known.
@@ -190,6 +202,34 @@ impl Watched {
     pub(super) fn found_nothing(&self, direction: Direction) {
         self.0.found_nothing(direction);
     }
+
+    /// Takes bytes that are to be sent, or sends them: see [`Outbox::post`].
+    ///
+    /// # Errors
+    /// `WouldBlock` if the peer has to read first; and as the operating system says, perhaps of what was taken before.
+    #[inline]
+    pub(super) fn post(&self, bytes: &[u8]) -> io::Result<usize> {
+        with_reactor(|reactor| reactor.outbox().post(&self.0, bytes)).unwrap_or_else(gone)
+    }
+
+    /// Sends what was taken, as far as that goes without waiting.
+    pub(super) fn send_at_once(&self) {
+        // Who is to hear of an error comes after.
+        with_reactor(|reactor| reactor.outbox().send_what_is_there(&self.0).is_ok());
+    }
+
+    /// Waits until everything that was taken has been sent.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub(super) fn poll_sent(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        with_reactor(|reactor| reactor.outbox().poll_sent(&self.0, cx)).unwrap_or_else(|| Poll::Ready(gone()))
+    }
+}
+
+/// The thread does not run tasks any more.
+fn gone<T>() -> io::Result<T> {
+    Err(io::ErrorKind::BrokenPipe.into())
 }
 
 impl AsFd for Watched {
@@ -200,7 +240,7 @@ impl AsFd for Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        // The operating system forgets it as it is closed.
+        // The operating system forgets it as it is closed: when what it has been given to send is sent.
         with_reactor(|reactor| reactor.forget(&self.0));
     }
 }
@@ -243,7 +283,7 @@ mod tests {
 
     #[test]
     fn what_comes_is_reported_once_and_the_end_for_good() {
-        run(async {
+        run(None, async {
             let (mut peer, own) = pair();
             for _ in 0..100 {
                 peer.write_all(b"abcde").unwrap();
@@ -263,7 +303,7 @@ mod tests {
 
     #[test]
     fn who_cannot_write_waits_until_the_peer_has_read() {
-        run(async {
+        run(None, async {
             let (mut peer, own) = pair();
             let reader = thread::spawn(move || {
                 let mut all = Vec::new();
@@ -287,7 +327,7 @@ mod tests {
 
     #[test]
     fn what_was_reported_of_one_that_is_gone_is_not_its_successors() {
-        run(async {
+        run(None, async {
             for _ in 0..100 {
                 let (peer, own) = pair();
                 yield_now().await;
@@ -310,8 +350,8 @@ mod tests {
 
     #[test]
     fn one_of_a_reactor_that_is_gone_takes_nothing_from_the_next() {
-        let (_peer, old) = run(async { pair() }).unwrap();
-        run(async {
+        let (_peer, old) = run(None, async { pair() }).unwrap();
+        run(None, async {
             let (mut peer, own) = pair();
             assert_eq!(place(own.0.token), place(old.0.token));
             drop(old);

@@ -5,15 +5,13 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs as _};
-use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use rustix::io::Errno;
-use rustix::net::SendFlags;
 use socket2::{Domain, SockAddr, SockRef, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -177,9 +175,16 @@ impl Socket {
     #[inline]
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Own(s) => s.try_write(bytes),
+            Self::Own(s) => s.0.post(bytes),
             Self::Tcp(s) => s.try_write(bytes),
             Self::Unix(s) => s.try_write(bytes),
+        }
+    }
+
+    /// Sends what was taken, as far as that goes without waiting.
+    pub(super) fn send_at_once(&self) {
+        if let Self::Own(s) = self {
+            s.0.send_at_once();
         }
     }
 
@@ -247,31 +252,15 @@ impl OwnSocket {
         })
     }
 
+    /// Reads what is there. Where that is less than there is room for, nothing more is.
     #[inline]
     fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.transfer(Direction::Read, bytes.len(), |s| Ok(rustix::io::read(s, bytes)?))
-    }
-
-    #[inline]
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.transfer(Direction::Write, bytes.len(), |s| {
-            Ok(rustix::net::send(s, bytes, SendFlags::NOSIGNAL)?)
-        })
-    }
-
-    /// Moves up to so many bytes. Where it was fewer, no more are there, or go.
-    #[inline]
-    fn transfer(
-        &self,
-        direction: Direction,
-        most: usize,
-        work: impl FnOnce(BorrowedFd<'_>) -> io::Result<usize>,
-    ) -> io::Result<usize> {
-        let moved = self.0.try_io(direction, work);
-        if matches!(moved, Ok(n) if (1..most).contains(&n)) {
-            self.0.found_nothing(direction);
+        let room = bytes.len();
+        let read = self.0.try_io(Direction::Read, |s| Ok(rustix::io::read(s, bytes)?));
+        if matches!(read, Ok(n) if (1..room).contains(&n)) {
+            self.0.found_nothing(Direction::Read);
         }
-        moved
+        read
     }
 }
 
@@ -295,20 +284,24 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Own(s) => s.0.poll_io(Direction::Write, cx, || s.try_write(bytes)),
+            Self::Own(s) => s.0.poll_io(Direction::Write, cx, || s.0.post(bytes)),
             Self::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
             Self::Unix(s) => Pin::new(s).poll_write(cx, bytes),
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Sockets hold nothing back.
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Own(s) => s.0.poll_sent(cx),
+            // These hold nothing back.
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Own(s) => {
+                ready!(s.0.poll_sent(cx))?;
                 Poll::Ready(match SockRef::from(&s.0).shutdown(Shutdown::Write) {
                     // The peer was faster.
                     Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),

@@ -8,6 +8,8 @@ use std::task::{Context, Poll, Waker};
 use mio::Token;
 use mio::event::Event;
 
+use super::outbox::Outgoing;
+
 /// There may be something to read: reported, and not yet found to be over.
 const READABLE: u8 = 1;
 pub(super) const WRITABLE: u8 = 2;
@@ -47,6 +49,7 @@ pub(super) struct Source {
     ready: Cell<u8>,
     reader: Waiter,
     writer: Waiter,
+    pub(super) outgoing: Outgoing,
 }
 
 /// Who waits, or has waited last.
@@ -80,15 +83,24 @@ impl Waiter {
 
 impl Source {
     pub(super) fn new(fd: OwnedFd, token: Token, ready: u8) -> Self {
-        Self { fd, token, ready: ready.into(), reader: Waiter::default(), writer: Waiter::default() }
+        Self {
+            fd,
+            token,
+            ready: ready.into(),
+            reader: Waiter::default(),
+            writer: Waiter::default(),
+            outgoing: Outgoing::default(),
+        }
     }
 
-    /// Takes in what the operating system reports.
+    /// Takes in what the operating system reports, and says whether what was kept from being sent is to be sent now: whoever
+    /// writes comes behind that.
     #[inline]
-    pub(super) fn report(&self, event: &Event) {
+    pub(super) fn report(&self, event: &Event) -> bool {
         let mut ready = self.ready.get();
+        let resumes = event.is_writable() && self.outgoing.is_held();
         ready |= if event.is_readable() { READABLE } else { 0 };
-        ready |= if event.is_writable() { WRITABLE } else { 0 };
+        ready |= if event.is_writable() && !resumes { WRITABLE } else { 0 };
         ready |= if event.is_read_closed() { READ_CLOSED } else { 0 };
         ready |= if event.is_write_closed() { WRITE_CLOSED } else { 0 };
         self.ready.set(ready);
@@ -98,12 +110,20 @@ impl Source {
         if self.is_ready(Direction::Write) {
             self.writer.wake();
         }
+        resumes
     }
 
     /// Whether a try may find something, as far as the operating system has said.
     #[inline]
     pub(super) fn is_ready(&self, direction: Direction) -> bool {
         self.ready.get() & direction.bits() != 0
+    }
+
+    /// Something has been sent to its end, or will never be.
+    #[inline]
+    pub(super) fn found_room(&self) {
+        self.ready.set(self.ready.get() | WRITABLE);
+        self.writer.wake();
     }
 
     /// Waits until a try may find something.

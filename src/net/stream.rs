@@ -129,7 +129,8 @@ impl Stream {
         }
     }
 
-    /// Writes as much as goes without waiting; 0 if nothing goes. What is taken may still be [`Self::has_unsent`].
+    /// Writes as much as goes without waiting; 0 if nothing goes. What is taken may still be [`Self::has_unsent`], or be sent
+    /// at the end of the thread's turn.
     ///
     /// # Errors
     /// As the operating system says, apart from `WouldBlock`.
@@ -144,7 +145,7 @@ impl Stream {
         }
     }
 
-    /// Whether something that was taken has not gone out yet: [`Self::try_write`] of nothing sends more of it.
+    /// Whether something that was taken does not go by itself: [`Self::try_write`] of nothing sends more of it.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.has_unsent())
@@ -165,6 +166,29 @@ impl Stream {
         }
         let mut written = n;
         poll_fn(|cx| self.poll_write_rest(cx, bytes, &mut written)).await
+    }
+
+    /// Writes all that there will be, and waits until it is sent: the stream can be closed then.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub async fn write_last(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes).await?;
+        self.sent().await
+    }
+
+    /// Waits until everything that was taken is sent. It goes by itself, but not all of it if the peer does not read and the
+    /// stream is closed.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub async fn sent(&mut self) -> io::Result<()> {
+        poll_fn(|cx| Pin::new(&mut *self).poll_flush(cx)).await
+    }
+
+    /// Sends what was taken, as far as that goes without waiting, rather than at the end of the thread's turn.
+    pub fn send_at_once(&self) {
+        self.socket.send_at_once();
     }
 
     /// Writes all but the first `written` bytes, and counts there what has been taken; for use in a hand-written future.
@@ -250,7 +274,9 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_send(cx)
+        let this = self.get_mut();
+        ready!(this.poll_send(cx))?;
+        Pin::new(&mut this.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -277,7 +303,7 @@ mod tests {
     use tokio::io::AsyncReadExt as _;
 
     use super::*;
-    use crate::net::{local_runtime, run, spawn, yield_now};
+    use crate::net::{Ring, local_runtime, run, spawn, yield_now};
 
     async fn pair() -> (Stream, Stream) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -290,7 +316,9 @@ mod tests {
     /// On threads of both kinds.
     fn on_both<F: Future<Output = ()>>(test: impl Fn() -> F) {
         local_runtime().unwrap().block_on(test());
-        run(test()).unwrap();
+        for ring in [None, Ring::new().ok()] {
+            run(ring, test()).unwrap();
+        }
     }
 
     /// How many turns another task has while `work` is done.

@@ -118,7 +118,7 @@ mod tests {
                 let timers = timers.clone();
                 thread::spawn(move || {
                     timers.keep_this_threads();
-                    run(wait_in_all_ways()).unwrap();
+                    run(None, wait_in_all_ways()).unwrap();
                 })
             })
             .collect();

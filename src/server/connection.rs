@@ -84,9 +84,11 @@ impl Connection {
         matches!(Frame::peek(&self.input), Ok(Some(frame)) if self.input.len() >= frame.len)
     }
 
-    /// Says good-bye, if that goes without waiting, and closes the socket.
+    /// Says good-bye, if that goes without waiting, and closes the socket. The server is told before another connection is
+    /// begun in its place.
     pub fn close(mut self) {
         let _ = self.stream.try_write(&TERMINATE_MESSAGE);
+        self.stream.send_at_once();
     }
 
     /// Says good-bye, and waits until the server has let go: its process is gone then, and does not count any more.

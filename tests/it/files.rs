@@ -57,13 +57,13 @@ impl Drop for Logged {
     }
 }
 
-/// 192 are for Tidegate itself, 4 for each of two workers, 58 for each of three nodes, and of the other 400 nine times 11
+/// 192 are for Tidegate itself, 6 for each of two workers, 58 for each of three nodes, and of the other 400 nine times 11
 /// for those who log in.
 #[tokio::test]
 async fn no_more_clients_come_in_than_there_are_files_for() {
     let logged = Logged::start("fit").await;
     let proxy = &logged.proxy;
-    logged.limit(192 + 2 * 4 + 3 * 58 + 400);
+    logged.limit(192 + 2 * 6 + 3 * 58 + 400);
     proxy.signal("-HUP");
     logged.wait_told("leaves room for fewer clients").await;
     logged.wait_told("configuration read anew").await;

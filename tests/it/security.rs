@@ -389,7 +389,7 @@ fn listen_in_the_middle(certs: &Certs, port: u16) -> u16 {
         }
     };
     // A future of that kind stays where it is made.
-    std::thread::spawn(move || run(serve()).unwrap());
+    std::thread::spawn(move || run(None, serve()).unwrap());
     own
 }
 
