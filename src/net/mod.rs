@@ -6,6 +6,8 @@ pub mod executor;
 pub mod free;
 pub mod listen;
 mod outbox;
+#[cfg(test)]
+mod outbox_tests;
 mod reactor;
 #[cfg_attr(not(target_os = "linux"), path = "no_ring.rs")]
 mod ring;
