@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::hint::black_box;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -54,7 +54,6 @@ impl Outgoing {
 pub(super) struct Outbox {
     /// Without one, everything is sent at once.
     ring: RefCell<Option<Ring>>,
-    batches: Cell<bool>,
     listed: RefCell<Vec<Rc<Source>>>,
     /// Rooms for bytes that have been sent.
     free: RefCell<Vec<Vec<u8>>>,
@@ -63,8 +62,7 @@ pub(super) struct Outbox {
 impl Outbox {
     /// One that sends at once, unless there is a ring.
     pub(super) fn new(ring: Option<Ring>) -> Self {
-        let batches = ring.is_some().into();
-        Self { ring: ring.into(), batches, listed: RefCell::default(), free: RefCell::default() }
+        Self { ring: ring.into(), listed: RefCell::default(), free: RefCell::default() }
     }
 
     /// Takes what is to be sent, or sends it.
@@ -82,7 +80,7 @@ impl Outbox {
         }
         let outgoing = &source.outgoing;
         let fits = outgoing.bytes.borrow().len() + bytes.len() <= LONGEST;
-        if !fits || outgoing.is_held() || !self.batches.get() {
+        if !fits || outgoing.is_held() || self.ring.borrow().is_none() {
             self.send_what_is_there(source)?;
             return send(source, bytes);
         }
@@ -149,7 +147,7 @@ impl Outbox {
         self.listed.replace(listed);
     }
 
-    fn send_batch(&self, mut due: impl ExactSizeIterator<Item = Rc<Source>>) {
+    fn send_batch(&self, due: impl ExactSizeIterator<Item = Rc<Source>>) {
         let mut ring = self.ring.borrow_mut();
         let taken = |source: Rc<Source>| {
             let bytes = source.outgoing.bytes.take();
@@ -161,14 +159,13 @@ impl Outbox {
                 ring.send(due.map(taken), |source, bytes, sent| self.note(&source, bytes, sent)).err()
             }
             _ => {
-                due.by_ref().for_each(|source| self.send_now(&source));
+                due.for_each(|source| self.send_now(&source));
                 None
             }
         };
         if let Some(error) = failure {
             tracing::error!(%error, "the operating system sends nothing by io_uring any more: it is not used from now on");
             *ring = None;
-            self.batches.set(false);
         }
     }
 
@@ -178,15 +175,12 @@ impl Outbox {
     /// `WouldBlock` if that is not all of it, and as [`Self::post`].
     pub(super) fn send_what_is_there(&self, source: &Source) -> io::Result<()> {
         let outgoing = &source.outgoing;
-        if !outgoing.bytes.borrow().is_empty() {
-            // For one that is held the operating system must have said that it takes more, or nothing any more.
-            let tries = !outgoing.is_held() || source.is_ready(Direction::Write);
-            if tries {
-                let held = outgoing.is_held();
-                self.send_now(source);
-                if held && outgoing.is_held() {
-                    return Err(io::ErrorKind::BrokenPipe.into());
-                }
+        let held = outgoing.is_held();
+        // For one that is held the operating system must have said that it takes more, or nothing any more.
+        if !outgoing.bytes.borrow().is_empty() && (!held || source.is_ready(Direction::Write)) {
+            self.send_now(source);
+            if held && outgoing.is_held() {
+                return Err(io::ErrorKind::BrokenPipe.into());
             }
         }
         match outgoing.failure.take() {
@@ -269,11 +263,8 @@ impl Outbox {
 
 /// Sends as much as goes at once.
 fn send(source: &Source, bytes: &[u8]) -> io::Result<usize> {
-    let sent = source.try_io(Direction::Write, |fd| Ok(rustix::net::send(fd, bytes, SendFlags::NOSIGNAL)?));
-    if matches!(sent, Ok(n) if (1..bytes.len()).contains(&n)) {
-        source.found_nothing(Direction::Write);
-    }
-    sent
+    let send = |fd: BorrowedFd<'_>| Ok(rustix::net::send(fd, bytes, SendFlags::NOSIGNAL)?);
+    source.try_move(Direction::Write, bytes.len(), send)
 }
 
 fn wipe(bytes: Option<&mut [u8]>) {

@@ -53,6 +53,15 @@ async fn is_told(own: &Watched) {
     }
 }
 
+/// Sends past whoever keeps account, until nothing goes any more. How much that was.
+fn fill(own: &Watched, piece: usize) -> usize {
+    let mut sent = 0;
+    while let Ok(n) = rustix::net::send(&**own, &pattern(sent, piece), SendFlags::NOSIGNAL) {
+        sent += n;
+    }
+    sent
+}
+
 fn pattern(from: usize, n: usize) -> Vec<u8> {
     (from..from + n).map(|at| u8::try_from(at % 251).unwrap()).collect()
 }
@@ -115,10 +124,7 @@ fn who_waits_until_it_is_sent_can_go() {
         let (mut peer, own) = pair();
         let (mut other, second) = pair();
         // Its room is all but full, of which only a try finds out.
-        let mut written = 0;
-        while let Ok(n) = rustix::net::send(&own, &pattern(written, 1000), SendFlags::NOSIGNAL) {
-            written += n;
-        }
+        let mut written = fill(&own, 1000);
         write(&own, &pattern(written, 4000)).await.unwrap();
         write(&second, b"x").await.unwrap();
         written += 4000;
@@ -185,10 +191,7 @@ fn who_waits_for_room_goes_on_when_it_is_there() {
         let own = Watched::new(own).unwrap();
         let (mut peer, _) = listener.accept().unwrap();
         let (_other, second) = pair();
-        let mut written = 0;
-        while let Ok(n) = rustix::net::send(&own, &pattern(written, 10_000), SendFlags::NOSIGNAL) {
-            written += n;
-        }
+        let mut written = fill(&own, 10_000);
         // What can be kept until there is room. The operating system says so once, and nothing else wakes the thread.
         write(&own, &pattern(written, 4000)).await.unwrap();
         write(&second, b"x").await.unwrap();
@@ -232,7 +235,7 @@ fn who_held_bytes_back_and_goes_leaves_an_error() {
     where_bytes_are_kept(async || {
         let (peer, own) = pair();
         let (_other, second) = pair();
-        while rustix::net::send(&own, &[0; 1000], SendFlags::NOSIGNAL).is_ok() {}
+        fill(&own, 1000);
         write(&own, &[0; 4000]).await.unwrap();
         write(&second, b"x").await.unwrap();
         yield_now().await;
@@ -258,7 +261,7 @@ proptest! {
             let pairs: Vec<_> = (0..3).map(|_| pair()).collect();
             let (mut owns, mut readers) = (Vec::new(), Vec::new());
             for (mut peer, own) in pairs {
-                SockRef::from(&own).set_send_buffer_size(room).unwrap();
+                SockRef::from(&*own).set_send_buffer_size(room).unwrap();
                 owns.push((own, 0));
                 readers.push(thread::spawn(move || {
                     let (mut seen, mut bytes) = (Vec::new(), vec![0; reads]);

@@ -3,9 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -14,7 +15,7 @@ use slab::Slab;
 
 use super::executor::with_reactor;
 use super::outbox::Outbox;
-use super::source::{Direction, Source, WRITABLE};
+use super::source::{Source, WRITABLE};
 
 /// So many events are taken in by one look.
 const EVENTS: usize = 1024;
@@ -158,51 +159,6 @@ impl Watched {
         source.unwrap_or_else(|| Err(io::Error::other("nobody watches sockets on this thread"))).map(Self)
     }
 
-    /// Waits until a try may find something.
-    #[inline]
-    pub(super) fn poll_ready(&self, direction: Direction, cx: &Context<'_>) -> Poll<()> {
-        self.0.poll_ready(direction, cx)
-    }
-
-    /// Tries something that does not block; not if it is known to find nothing.
-    ///
-    /// # Errors
-    /// `WouldBlock` if nothing is there, and what `work` says.
-    #[inline]
-    pub(super) fn try_io<R>(
-        &self,
-        direction: Direction,
-        work: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>,
-    ) -> io::Result<R> {
-        self.0.try_io(direction, work)
-    }
-
-    /// Waits until a try finds something: one of [`Self::try_io`], or of what goes by it.
-    ///
-    /// # Errors
-    /// What `work` says, but for `WouldBlock`.
-    #[inline]
-    pub(super) fn poll_io<R>(
-        &self,
-        direction: Direction,
-        cx: &Context<'_>,
-        mut work: impl FnMut() -> io::Result<R>,
-    ) -> Poll<io::Result<R>> {
-        loop {
-            ready!(self.poll_ready(direction, cx));
-            match work() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done),
-            }
-        }
-    }
-
-    /// Nothing more is there: see [`Source::found_nothing`].
-    #[inline]
-    pub(super) fn found_nothing(&self, direction: Direction) {
-        self.0.found_nothing(direction);
-    }
-
     /// Takes bytes that are to be sent, or sends them: see [`Outbox::post`].
     ///
     /// # Errors
@@ -232,9 +188,11 @@ fn gone<T>() -> io::Result<T> {
     Err(io::ErrorKind::BrokenPipe.into())
 }
 
-impl AsFd for Watched {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+impl Deref for Watched {
+    type Target = Source;
+
+    fn deref(&self) -> &Source {
+        &self.0
     }
 }
 
@@ -247,7 +205,7 @@ impl Drop for Watched {
 
 impl fmt::Debug for Watched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Watched").field(&self.0.as_fd()).finish()
+        f.debug_tuple("Watched").field(&self.as_fd()).finish()
     }
 }
 
@@ -258,6 +216,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::thread;
 
+    use super::super::source::Direction;
     use super::*;
     use crate::net::{run, yield_now};
 

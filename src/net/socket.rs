@@ -220,7 +220,7 @@ impl OwnSocket {
 
     async fn connect_tcp(address: SocketAddr) -> io::Result<Self> {
         let connected = Self::connect(&address.into()).await?;
-        tune(&SockRef::from(&connected.0));
+        tune(&SockRef::from(&*connected.0));
         Ok(connected)
     }
 
@@ -234,7 +234,7 @@ impl OwnSocket {
         }
         let watched = Watched::silent(socket)?;
         poll_fn(|cx| watched.poll_ready(Direction::Write, cx)).await;
-        match SockRef::from(&watched).take_error()? {
+        match SockRef::from(&*watched).take_error()? {
             Some(error) => Err(error),
             None => Ok(Self(watched)),
         }
@@ -252,15 +252,9 @@ impl OwnSocket {
         })
     }
 
-    /// Reads what is there. Where that is less than there is room for, nothing more is.
     #[inline]
     fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        let room = bytes.len();
-        let read = self.0.try_io(Direction::Read, |s| Ok(rustix::io::read(s, bytes)?));
-        if matches!(read, Ok(n) if (1..room).contains(&n)) {
-            self.0.found_nothing(Direction::Read);
-        }
-        read
+        self.0.try_move(Direction::Read, bytes.len(), |s| Ok(rustix::io::read(s, bytes)?))
     }
 }
 
@@ -302,7 +296,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Own(s) => {
                 ready!(s.0.poll_sent(cx))?;
-                Poll::Ready(match SockRef::from(&s.0).shutdown(Shutdown::Write) {
+                Poll::Ready(match SockRef::from(&*s.0).shutdown(Shutdown::Write) {
                     // The peer was faster.
                     Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
                     result => result,

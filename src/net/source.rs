@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use mio::Token;
 use mio::event::Event;
@@ -160,6 +160,44 @@ impl Source {
             self.found_nothing(direction);
         }
         done
+    }
+
+    /// Waits until a try finds something: one of [`Self::try_io`], or of what goes by it.
+    ///
+    /// # Errors
+    /// What `work` says, but for `WouldBlock`.
+    #[inline]
+    pub(super) fn poll_io<R>(
+        &self,
+        direction: Direction,
+        cx: &Context<'_>,
+        mut work: impl FnMut() -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        loop {
+            ready!(self.poll_ready(direction, cx));
+            match work() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    /// Tries to move up to so many bytes. Where it was fewer, no more are there, or go.
+    ///
+    /// # Errors
+    /// As [`Self::try_io`].
+    #[inline]
+    pub(super) fn try_move(
+        &self,
+        direction: Direction,
+        most: usize,
+        work: impl FnOnce(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let moved = self.try_io(direction, work);
+        if matches!(moved, Ok(n) if (1..most).contains(&n)) {
+            self.found_nothing(direction);
+        }
+        moved
     }
 
     /// Nothing more is there: the operating system reports what has come since. (No report can have been taken in since that
