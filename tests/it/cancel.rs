@@ -8,7 +8,7 @@ use tidegate::wire::build;
 use tokio_postgres::Client;
 
 use crate::support::peer::{Peer, Script};
-use crate::support::proxy::{PATIENCE, connect, rows, signal, sqlstate, value};
+use crate::support::proxy::{PATIENCE, connect, last_route, rows, signal, sqlstate, value};
 use crate::support::scram::fields;
 use crate::support::{Proxy, shared, sockets};
 
@@ -259,12 +259,23 @@ async fn cancelled_on_the_way(client: &Client, sql: &str, server: &Server) -> St
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_that_was_cancelled_while_a_connection_was_made_runs_nowhere() {
     let cluster = Cluster::start(1).unwrap();
+    let settings =
+        [("TIDEGATE_FRESHNESS_CONSISTENCY", "eventual"), ("TIDEGATE_FRESHNESS_MAX_STALENESS", "60s")];
     for bound in ["", "LISTEN here"] {
-        let proxy = Proxy::with(&cluster, &[("TIDEGATE_FRESHNESS_CONSISTENCY", "eventual")]).await;
-        let client = proxy.connect().await;
-        client.batch_execute(bound).await.unwrap();
-        assert_eq!(cancelled_on_the_way(&client, "SELECT 1", cluster.replica(0)).await, "57014", "{bound}");
-        assert_eq!(value(&client, "SELECT 2").await, "2");
+        let mut told = (String::new(), String::new());
+        for _ in 0..3 {
+            let proxy = Proxy::with(&cluster, &settings).await;
+            let client = proxy.connect().await;
+            client.batch_execute(bound).await.unwrap();
+            let end = cancelled_on_the_way(&client, "SELECT 1", cluster.replica(0)).await;
+            told = (end, last_route(&client).await.2);
+            assert_eq!(value(&client, "SELECT 2").await, "2");
+            // Where the machine stands still for long, the replica is given up: it is the monitor who calls then.
+            if told.1 != "no_replica" {
+                break;
+            }
+        }
+        assert_eq!(told.0, "57014", "{bound} {}", told.1);
     }
 }
 
