@@ -10,13 +10,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, SockRef, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::buffers::LARGE;
+use super::buffers::SIZE;
 use super::executor::runs_here;
 use super::reactor::Watched;
 use super::source::Direction;
@@ -36,12 +37,9 @@ pub(super) fn tune(socket: &socket2::Socket) {
 
 thread_local! {
     /// Where bytes are read to whose room has none yet: what the operating system is given must be initialized, and a buffer
-    /// does not say how much of its room is.
-    static LANDING: RefCell<[u8; LARGE]> = const { RefCell::new([0; LARGE]) };
+    /// does not say how much of its room is. What was read does not stay: there may be a password in it.
+    static LANDING: RefCell<[u8; SIZE]> = const { RefCell::new([0; SIZE]) };
 }
-
-/// A read with a password in it is no longer: the longest message of a login, and what may come with it.
-const LONGEST_SECRET: usize = 16 * 1024;
 
 /// A socket to a client or a server, watched by the thread that it is on: as [`super::run`] does it, or by a tokio runtime.
 #[derive(Debug)]
@@ -240,16 +238,28 @@ impl OwnSocket {
         }
     }
 
-    /// Copies what was read, rather than to initialize the room that it is read to: of that there may be much more.
     fn try_read_into(&self, buffer: &mut BytesMut, room: usize) -> io::Result<usize> {
+        if room > SIZE {
+            return self.try_read_much(buffer);
+        }
         LANDING.with_borrow_mut(|landing| {
-            let n = self.try_read(&mut landing[..room.min(LARGE)])?;
+            let n = self.try_read(&mut landing[..room])?;
             buffer.extend_from_slice(&landing[..n]);
-            if n <= LONGEST_SECRET {
-                landing[..n].fill(0);
-            }
+            landing[..n].fill(0);
             Ok(n)
         })
+    }
+
+    /// Reads to where the bytes stay: only a `Vec` can be told without `unsafe` how much of its room the operating system has
+    /// initialized. That takes an allocation, so little is rather copied.
+    ///
+    /// Less than there was room for does not mean that nothing more is there: while this is passed on, more comes.
+    fn try_read_much(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        let mut bytes = Vec::from(std::mem::take(buffer));
+        let read = self.0.try_io(Direction::Read, |s| Ok(rustix::io::read(s, spare_capacity(&mut bytes))?));
+        // Nobody shares it, so that nothing is copied.
+        *buffer = BytesMut::from(Bytes::from(bytes));
+        read
     }
 
     #[inline]

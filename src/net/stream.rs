@@ -303,6 +303,7 @@ mod tests {
     use tokio::io::AsyncReadExt as _;
 
     use super::*;
+    use crate::net::buffers::LARGE;
     use crate::net::{Ring, local_runtime, run, spawn, yield_now};
 
     async fn pair() -> (Stream, Stream) {
@@ -362,6 +363,25 @@ mod tests {
             });
             let turns = turns.await;
             assert!(turns >= 50, "{turns} turns");
+        });
+    }
+
+    #[test]
+    fn much_is_read_to_where_it_stays() {
+        on_both(async || {
+            let (mut peer, mut stream) = pair().await;
+            let sent: Vec<u8> = (0..=u8::MAX).cycle().take(LARGE).collect();
+            let mut buffer = BytesMut::with_capacity(LARGE);
+            let place = buffer.as_ptr();
+            assert!(stream.try_read(&mut buffer).unwrap().is_none());
+            for part in sent.chunks(LARGE / 7 + 1) {
+                peer.write_all(part).await.unwrap();
+                stream.read(&mut buffer).await.unwrap();
+            }
+            while buffer.len() < LARGE {
+                stream.read(&mut buffer).await.unwrap();
+            }
+            assert_eq!((&buffer[..], buffer.as_ptr(), buffer.capacity()), (&sent[..], place, LARGE));
         });
     }
 
