@@ -15,7 +15,7 @@ use slab::Slab;
 
 use super::executor::with_reactor;
 use super::outbox::Outbox;
-use super::source::{Source, WRITABLE};
+use super::source::{READABLE, Source, WRITABLE};
 
 /// So many events are taken in by one look.
 const EVENTS: usize = 1024;
@@ -138,12 +138,12 @@ fn place(token: Token) -> usize {
 pub(super) struct Watched(pub(super) Rc<Source>);
 
 impl Watched {
-    /// One that can be written to, as far as is known.
+    /// One that may be both read and written, as far as is known: of a peer that speaks first.
     ///
     /// # Errors
     /// The operating system has no room for it, or the thread does not run tasks in this way.
     pub(super) fn new(fd: impl Into<OwnedFd>) -> io::Result<Self> {
-        Self::watch(fd.into(), WRITABLE)
+        Self::watch(fd.into(), READABLE | WRITABLE)
     }
 
     /// One of which nothing is known before it is reported: that is only being connected, or never written to.
@@ -223,7 +223,7 @@ mod tests {
     fn pair() -> (UnixStream, Watched) {
         let (peer, own) = UnixStream::pair().unwrap();
         own.set_nonblocking(true).unwrap();
-        (peer, Watched::new(own).unwrap())
+        (peer, Watched::silent(own).unwrap())
     }
 
     async fn read(own: &Watched, room: usize) -> usize {
