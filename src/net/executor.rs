@@ -31,7 +31,7 @@ const TASKS: u32 = 16;
 const BUDGET: u8 = 128;
 
 /// The future that the thread runs for: it has its turn before all tasks.
-const ROOT: usize = usize::MAX;
+const ROOT: u32 = u32::MAX;
 
 thread_local! {
     static HERE: RefCell<Option<Rc<Thread>>> = const { RefCell::new(None) };
@@ -44,7 +44,7 @@ struct Thread {
     /// `None` where one has its turn.
     tasks: RefCell<Slab<Option<Task>>>,
     /// Those that have been woken, in turn.
-    ready: RefCell<VecDeque<usize>>,
+    ready: RefCell<VecDeque<u32>>,
     root_is_ready: Cell<bool>,
     /// They go on after the next look at what has come in.
     deferred: RefCell<Vec<Waker>>,
@@ -59,7 +59,7 @@ struct Task {
 
 /// Where other threads leave word.
 struct Home {
-    woken: Mutex<Vec<usize>>,
+    woken: Mutex<Vec<u32>>,
     /// The thread is being told to look there.
     rung: AtomicBool,
     bell: Bell,
@@ -67,7 +67,7 @@ struct Home {
 
 /// Wakes one task.
 struct Signal {
-    number: usize,
+    number: u32,
     /// It will have a turn that has not begun.
     queued: AtomicBool,
     home: Arc<Home>,
@@ -88,7 +88,7 @@ impl Wake for Signal {
 }
 
 impl Signal {
-    fn new(number: usize, home: &Arc<Home>) -> Arc<Self> {
+    fn new(number: u32, home: &Arc<Home>) -> Arc<Self> {
         Arc::new(Self { number, queued: AtomicBool::new(true), home: home.clone() })
     }
 
@@ -105,7 +105,7 @@ impl Signal {
 }
 
 impl Home {
-    fn leave(&self, number: usize) {
+    fn leave(&self, number: u32) {
         self.woken.lock().unwrap_or_else(PoisonError::into_inner).push(number);
         if !self.rung.swap(true, Ordering::AcqRel) {
             self.bell.ring();
@@ -115,7 +115,7 @@ impl Home {
 
 impl Thread {
     #[inline]
-    fn enqueue(&self, number: usize) {
+    fn enqueue(&self, number: u32) {
         if number == ROOT {
             self.root_is_ready.set(true);
         } else {
@@ -126,29 +126,32 @@ impl Thread {
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()>>>) {
         let mut tasks = self.tasks.borrow_mut();
         let entry = tasks.vacant_entry();
-        let signal = Signal::new(entry.key(), &self.home);
-        self.enqueue(entry.key());
+        // There is no memory for more of them.
+        let number = entry.key() as u32;
+        let signal = Signal::new(number, &self.home);
+        self.enqueue(number);
         entry.insert(Some(Task { future, waker: signal.clone().into(), signal }));
     }
 
     /// Gives a task its turn. Not in line: a compiler that goes by a profile makes one loop of all that tasks do, and then
     /// takes a quarter of an hour to see what may be moved out of it.
     #[inline(never)]
-    fn run(&self, number: usize) {
+    fn run(&self, number: u32) {
+        let place = number as usize;
         // It may have ended since it was woken, or be woken twice.
-        let Some(mut task) = self.tasks.borrow_mut().get_mut(number).and_then(Option::take) else { return };
+        let Some(mut task) = self.tasks.borrow_mut().get_mut(place).and_then(Option::take) else { return };
         self.budget.set(BUDGET);
         // What others have done before they woke it is seen from here on, and who wakes it from now on is heard.
         task.signal.queued.swap(false, Ordering::AcqRel);
         // A task that panics ends; what others do goes on.
         let turn = AssertUnwindSafe(|| task.future.as_mut().poll(&mut Context::from_waker(&task.waker)));
         if matches!(catch_unwind(turn), Ok(Poll::Pending)) {
-            if let Some(place) = self.tasks.borrow_mut().get_mut(number) {
-                *place = Some(task);
+            if let Some(left) = self.tasks.borrow_mut().get_mut(place) {
+                *left = Some(task);
             }
             return;
         }
-        self.tasks.borrow_mut().try_remove(number);
+        self.tasks.borrow_mut().try_remove(place);
         let _ = catch_unwind(AssertUnwindSafe(|| drop(task)));
     }
 
@@ -453,6 +456,12 @@ mod tests {
             turns.get()
         });
         assert_eq!(turns.unwrap(), 100);
+    }
+
+    #[test]
+    fn a_task_at_rest_takes_little() {
+        // With the two counts of an `Arc`, what allocators have 32 bytes for.
+        assert!(size_of::<Signal>() <= 16, "{}", size_of::<Signal>());
     }
 
     #[test]

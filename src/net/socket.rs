@@ -46,10 +46,10 @@ thread_local! {
 pub enum Socket {
     /// Of a thread that [`super::run`]s.
     Own(OwnSocket),
-    /// TCP, of a tokio runtime.
-    Tcp(TcpStream),
+    /// TCP, of a tokio runtime. Boxed, as the other two are, for the many that are not of one.
+    Tcp(Box<TcpStream>),
     /// A Unix socket, of a tokio runtime.
-    Unix(UnixStream),
+    Unix(Box<UnixStream>),
 }
 
 /// TCP or Unix, of a thread that [`super::run`]s.
@@ -63,7 +63,7 @@ impl Socket {
     /// The operating system has no room for it.
     pub fn tcp(stream: std::net::TcpStream) -> io::Result<Self> {
         if !runs_here() {
-            return TcpStream::from_std(stream).map(Self::Tcp);
+            return TcpStream::from_std(stream).map(|stream| Self::Tcp(stream.into()));
         }
         Watched::new(stream).map(|watched| Self::Own(OwnSocket(watched)))
     }
@@ -82,11 +82,11 @@ impl Socket {
             return Ok(Self::Own(socket));
         }
         if let Some(path) = path {
-            return UnixStream::connect(path).await.map(Self::Unix);
+            return UnixStream::connect(path).await.map(|stream| Self::Unix(stream.into()));
         }
         let stream = TcpStream::connect((host, port)).await?;
         tune(&SockRef::from(&stream));
-        Ok(Self::Tcp(stream))
+        Ok(Self::Tcp(stream.into()))
     }
 
     /// Waits until there is something to read, or the end.

@@ -1,6 +1,6 @@
 //! What is known of one socket, or of something else that is read or written like one.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, Waker, ready};
@@ -57,27 +57,28 @@ pub(super) struct Source {
 struct Waiter {
     waits: Cell<bool>,
     /// Kept from one wait to the next, which mostly is the same task's.
-    waker: RefCell<Option<Waker>>,
+    waker: Cell<Option<Waker>>,
 }
 
 impl Waiter {
     #[inline]
     fn wake(&self) {
-        if self.waits.replace(false)
-            && let Some(waker) = &*self.waker.borrow()
-        {
-            waker.wake_by_ref();
+        if self.waits.replace(false) {
+            let waker = self.waker.take();
+            waker.as_ref().inspect(|waker| waker.wake_by_ref());
+            self.waker.set(waker);
         }
     }
 
     #[inline]
     fn wait(&self, cx: &Context<'_>) {
         self.waits.set(true);
-        let mut waker = self.waker.borrow_mut();
-        match &mut *waker {
+        let mut waker = self.waker.take();
+        match &mut waker {
             Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
         }
+        self.waker.set(waker);
     }
 }
 
