@@ -19,13 +19,13 @@ pub struct Running {
     /// Its process id there.
     pub pid: u32,
     /// Its cancel key.
-    pub key: Vec<u8>,
+    pub key: Rc<[u8]>,
 }
 
 /// What others on the same worker may do to a client: cancel its unit, or ask it to leave.
 #[derive(Debug)]
 pub struct Handle {
-    key: Vec<u8>,
+    key: Box<[u8]>,
     running: RefCell<Option<Running>>,
     /// Cancel requests on their way to a server.
     cancelling: Cell<u32>,
@@ -40,7 +40,7 @@ pub struct Handle {
 impl Handle {
     fn new(key: Vec<u8>) -> Rc<Self> {
         Rc::new(Self {
-            key,
+            key: key.into(),
             running: RefCell::new(None),
             cancelling: Cell::new(0),
             meant: Cell::new(false),
@@ -51,17 +51,16 @@ impl Handle {
     }
 
     /// A unit runs there from now on.
-    pub fn runs(&self, node: NodeId, pid: u32, key: &[u8]) {
+    pub fn runs(&self, node: NodeId, pid: u32, key: &Rc<[u8]>) {
         let mut running = self.running.borrow_mut();
         match running.as_mut() {
             Some(old) if old.node == node && old.pid == pid => {}
             Some(old) => {
                 old.node = node;
                 old.pid = pid;
-                old.key.clear();
-                old.key.extend_from_slice(key);
+                old.key = key.clone();
             }
-            None => *running = Some(Running { node, pid, key: key.to_vec() }),
+            None => *running = Some(Running { node, pid, key: key.clone() }),
         }
     }
 
@@ -232,6 +231,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_client_at_rest_has_little_to_be_cancelled_by() {
+        // With the two counts of an `Rc`: jemalloc has nothing between that and 112.
+        assert!(size_of::<Handle>() <= 80, "{}", size_of::<Handle>());
+    }
+
+    #[test]
     fn a_crowd_that_has_left_takes_no_room() {
         let mut handles = Handles::default();
         let pids: Vec<_> = (0..10_000).map(|_| handles.add(5, b"key".to_vec()).0).collect();
@@ -251,13 +256,13 @@ mod tests {
         let found = handles.find(pid, b"key").unwrap();
         assert_eq!(found.cancel(), None);
         assert!(handle.take_cancelled());
-        handle.runs(NodeId(1), 42, b"k");
-        assert_eq!(found.cancel(), Some(Running { node: NodeId(1), pid: 42, key: b"k".to_vec() }));
+        handle.runs(NodeId(1), 42, &b"k"[..].into());
+        assert_eq!(found.cancel(), Some(Running { node: NodeId(1), pid: 42, key: b"k"[..].into() }));
         assert!(handle.rests(), "a cancel request is on its way");
         assert!(handle.was_meant());
         found.cancel_sent();
         handle.begins();
-        handle.runs(NodeId(1), 43, b"l");
+        handle.runs(NodeId(1), 43, &b"l"[..].into());
         assert!(!handle.rests());
         assert!(!handle.was_meant());
         assert_eq!(found.cancel(), None);

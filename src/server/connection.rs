@@ -31,7 +31,7 @@ pub struct Connection {
     /// The process id at the other end, for cancel requests.
     pub pid: u32,
     /// The key for cancel requests.
-    pub key: Vec<u8>,
+    pub key: Rc<[u8]>,
     /// Its reported parameters.
     pub parameters: Parameters,
     /// The settings in force on it.

@@ -70,7 +70,7 @@ pub async fn dial(target: Target<'_>) -> Result<Connection, DialError> {
         born: target.now,
         idle_since: target.now,
         pid,
-        key,
+        key: key.into(),
         parameters: Parameters::new(ready.parameters),
         settings: Rc::new(SettingsMap::default()),
         statements: ServerStatements::default(),
