@@ -197,7 +197,7 @@ fn start_worker(
             polls,
             looked: Default::default(),
             heard: Default::default(),
-            round: number.into(),
+            round: (number as u16).into(),
             budget: budget.into(),
             topology: Latest::of(shared.topology.clone()),
             settings: Latest::of(shared.settings.clone()),

@@ -1,6 +1,5 @@
 //! A client comes in: counted, greeted, registered, and given what a server says of itself.
 
-use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
@@ -23,7 +22,6 @@ use crate::pool::{Identity, Lease, Member, PoolKey};
 use crate::relay::{SettleError, settle};
 use crate::route::Level;
 use crate::session::Session;
-use crate::session::collect::Collector;
 use crate::session::pins::Pins;
 use crate::wire::build::{self, Report};
 use crate::wire::sqlstate;
@@ -59,7 +57,6 @@ pub(super) struct Entered {
     pub(super) client: Client,
     _registered: Registered,
     _key: keyring::Entered,
-    _counted: Counted,
 }
 
 /// Lets a client in when it is its turn, if it may come in and stays.
@@ -116,7 +113,7 @@ async fn let_in(
     let key_of_role =
         worker.shared.keyring.enter(arrival.asked.user.clone(), arrival.role, arrival.credential.clone());
     let (pid, key, handle) = handshake::register(&worker, key_len);
-    let registered = Registered(worker.clone(), pid);
+    let registered = Registered(counted, pid);
     if !arrival.asked.replication.is_empty() && entrance == Entrance::Replica {
         let report = Report::fatal(
             sqlstate::FEATURE_NOT_SUPPORTED,
@@ -147,7 +144,6 @@ async fn let_in(
                 key: pool,
                 handle,
                 names,
-                collector: Collector::default(),
                 lease: None,
                 transaction: unit::TransactionKind::default(),
                 sets: false,
@@ -160,18 +156,19 @@ async fn let_in(
                 counted_pins: Pins::default(),
                 gone: false,
             };
-            Some(Box::new(Entered { client, _registered: registered, _key: key_of_role, _counted: counted }))
+            Some(Box::new(Entered { client, _registered: registered, _key: key_of_role }))
         }
         Err(report) => refused(&worker, &mut stream, said, &report).await,
     }
 }
 
-/// Forgets a client however its life ends.
-struct Registered(Rc<Worker>, u32);
+/// Forgets a client, by the process id that it was told, however its life ends.
+struct Registered(Counted, u32);
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.0.handles.borrow_mut().remove(self.1);
+        let Self(Counted(Present(worker)), pid) = self;
+        worker.handles.borrow_mut().remove(*pid);
     }
 }
 

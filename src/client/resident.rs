@@ -81,7 +81,7 @@ mod tests {
     fn a_client_at_rest_has_no_room_for_anything_else() {
         // Allocators have nothing between that and 32.
         assert!(size_of::<Resident>() <= 24, "{}", size_of::<Resident>());
-        // What is kept of its session: jemalloc has nothing between that and 640.
-        assert!(size_of::<Entered>() <= 512, "{}", size_of::<Entered>());
+        // What is kept of its session: jemalloc has nothing between that and 384.
+        assert!(size_of::<Entered>() <= 320, "{}", size_of::<Entered>());
     }
 }

@@ -44,7 +44,6 @@ pub(super) struct Client {
     pub(super) handle: Rc<Handle>,
     /// The names in its database.
     pub(super) names: Rc<DatabaseNames>,
-    pub(super) collector: Collector,
     /// The server connection of its transaction, or the one that it is bound to.
     pub(super) lease: Option<Lease>,
     /// What the transaction that is under way counts as.
@@ -61,8 +60,8 @@ pub(super) struct Client {
     pub(super) begun: Option<Modes>,
     /// The unit under way still stands at the start of the input.
     pub(super) pending_unit: bool,
-    /// Bytes of stray COPY data still to be dropped.
-    pub(super) skip: usize,
+    /// Bytes of a message still to be dropped: none has more than an `i32` counts.
+    pub(super) skip: u32,
     /// What the session counts as bound to its server by.
     pub(super) counted_pins: Pins,
     /// It was found at rest that its connection has ended: TLS says so once.
@@ -98,8 +97,10 @@ enum Woken {
 impl Client {
     /// From one unit to the next, for as long as there is something to do.
     pub(super) async fn live(&mut self) -> Stop {
+        // Who rests has nothing in the input, and so nothing of a unit.
+        let mut collector = Collector::default();
         loop {
-            let life = match &self.next() {
+            let life = match &self.next(&mut collector) {
                 Some(Collected::Unit(unit)) => self.unit(unit).await,
                 Some(Collected::More) => self.more().await,
                 Some(odd) => Box::pin(self.answer_odd(*odd)).await,
@@ -123,11 +124,11 @@ impl Client {
     }
 
     /// What stands at the start of the input; `None` if it is to be skipped up to the next Sync.
-    fn next(&mut self) -> Option<Collected> {
+    fn next(&mut self, collector: &mut Collector) -> Option<Collected> {
         if self.skip > 0 {
-            let n = self.skip.min(self.input.len());
+            let n = self.input.len().min(self.skip as usize);
             self.input.advance(n);
-            self.skip -= n;
+            self.skip -= n as u32;
         }
         if self.skip > 0 || self.input.is_empty() {
             return Some(Collected::More);
@@ -142,7 +143,7 @@ impl Client {
             statements: &self.session.statements,
             known: &self.worker.known,
         };
-        Some(self.collector.collect(&self.input, &context))
+        Some(collector.collect(&self.input, &context))
     }
 
     /// Something else than a unit.
@@ -151,7 +152,7 @@ impl Client {
             Collected::More | Collected::Unit(_) => Life::GoesOn,
             Collected::Terminate => Life::Ends,
             Collected::Stray(n) => {
-                self.skip = n;
+                self.skip(n);
                 Life::GoesOn
             }
             Collected::Unknown(tag) => {
@@ -174,6 +175,11 @@ impl Client {
         }
     }
 
+    /// Drops the next message, of so many bytes, as it comes.
+    fn skip(&mut self, len: usize) {
+        self.skip = u32::try_from(len).unwrap_or(u32::MAX);
+    }
+
     /// Drops what follows in a pipeline that has failed, up to its Sync.
     async fn skip_to_sync(&mut self) -> Life {
         match crate::wire::Frame::peek(&self.input) {
@@ -186,7 +192,7 @@ impl Client {
                 self.say(&out).await
             }
             Ok(Some(frame)) => {
-                self.skip = frame.len;
+                self.skip(frame.len);
                 Life::GoesOn
             }
             Ok(None) => self.more().await,

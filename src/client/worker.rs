@@ -138,7 +138,7 @@ pub struct Worker {
     /// When the time was last asked for.
     pub looked: Cell<Duration>,
     /// Where the next session begins its round.
-    pub round: Cell<usize>,
+    pub round: Cell<u16>,
     /// Its tokens for reads that no replica is fresh enough for.
     pub budget: RefCell<crate::route::Budget>,
 }

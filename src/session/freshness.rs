@@ -11,7 +11,7 @@ pub struct Freshness {
     /// At most one entry per node.
     open: Vec<Open>,
     last: Option<NodeId>,
-    round: usize,
+    round: u16,
     /// How many writes have come since the last read, as far as is counted.
     unread: u8,
 }
@@ -23,7 +23,7 @@ impl Freshness {
     /// A session that has neither written nor read; its first read goes to the `round`-th of the replicas that may
     /// serve it, counted around.
     #[must_use]
-    pub fn new(round: usize) -> Self {
+    pub fn new(round: u16) -> Self {
         Self { round, ..Self::default() }
     }
 
@@ -36,7 +36,7 @@ impl Freshness {
     /// What a decision needs to know, with what replicas have said since they were polled.
     #[must_use]
     pub fn view<'a>(&'a self, heard: &'a Heard) -> View<'a> {
-        View { need: self.need, open: &self.open, last: self.last, round: self.round, heard }
+        View { need: self.need, open: &self.open, last: self.last, round: self.round.into(), heard }
     }
 
     /// Whether the session reads what it has written, so that it is worth its cost to ask for a position behind a write.

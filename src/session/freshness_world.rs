@@ -123,9 +123,9 @@ impl World {
         let mut servers = vec![Server { timeline: 1, ..Server::default() }; 4];
         servers[0].writer = true;
         let levels = [Level::Session, Level::ReadYourWrites];
-        let client = |n| Client {
+        let client = |n: usize| Client {
             level: levels[n % 2],
-            freshness: Freshness::new(n),
+            freshness: Freshness::new(n as u16),
             running: None,
             waiting: None,
             in_vain: false,

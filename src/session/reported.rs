@@ -15,9 +15,13 @@ const FOLLOWED: [&str; 8] = [
     "timezone",
 ];
 
-/// What was reported in the transaction under way, and what its statements are known to have set themselves.
+/// What was reported in the transaction under way, and what its statements are known to have set themselves. Boxed, for
+/// most sessions never hear of any.
 #[derive(Debug, Default)]
-pub struct Reported {
+pub struct Reported(Option<Box<Heard>>);
+
+#[derive(Debug, Default)]
+struct Heard {
     values: Vec<(&'static str, Box<[u8]>)>,
     /// Those of [`FOLLOWED`] that the client's own statements concern.
     noted: [bool; FOLLOWED.len()],
@@ -29,36 +33,37 @@ impl Reported {
         let Some(name) = FOLLOWED.iter().find(|known| name.eq_ignore_ascii_case(known.as_bytes())) else {
             return;
         };
-        match self.values.iter_mut().find(|(known, _)| known == name) {
+        let values = &mut self.0.get_or_insert_default().values;
+        match values.iter_mut().find(|(known, _)| known == name) {
             Some((_, old)) => *old = value.into(),
-            None => self.values.push((name, value.into())),
+            None => values.push((name, value.into())),
         }
     }
 
     /// A statement of the client's own makes that change: it is followed by what the statement says.
     pub fn note(&mut self, change: &Change) {
         let Some(name) = change.name() else { return self.note_all() };
-        for (noted, known) in self.noted.iter_mut().zip(FOLLOWED) {
+        for (noted, known) in self.0.get_or_insert_default().noted.iter_mut().zip(FOLLOWED) {
             *noted |= *known == *name;
         }
     }
 
     /// All parameters are what they were at the start.
     pub fn note_all(&mut self) {
-        self.noted.fill(true);
+        self.0.get_or_insert_default().noted.fill(true);
     }
 
     /// Whether there is nothing to take.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.values.is_empty() && !self.noted.contains(&true)
+        self.0.as_ref().is_none_or(|heard| heard.values.is_empty() && !heard.noted.contains(&true))
     }
 
     /// The transaction is over: what something else than the client's own statements has set, be it for good or back
     /// to what it was.
     pub fn take(&mut self) -> Vec<(&'static str, Box<[u8]>)> {
-        let mut values = std::mem::take(&mut self.values);
-        let noted = std::mem::take(&mut self.noted);
+        let Some(heard) = &mut self.0 else { return Vec::new() };
+        let Heard { mut values, noted } = std::mem::take(&mut **heard);
         values.retain(|(name, _)| !noted.iter().zip(FOLLOWED).any(|(noted, known)| *noted && known == *name));
         values
     }

@@ -97,7 +97,7 @@ pub enum ServerChange {
 impl Session {
     /// A session that has just logged in with the settings `base`; `round` tells where its reads begin.
     #[must_use]
-    pub fn new(base: Rc<SettingsMap>, level: Level, round: usize) -> Self {
+    pub fn new(base: Rc<SettingsMap>, level: Level, round: u16) -> Self {
         Self {
             level,
             default_level: level,

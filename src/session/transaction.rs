@@ -77,9 +77,12 @@ enum Step {
 /// The most changes and savepoints that one transaction may have before they are no longer followed.
 pub const MAX_STEPS: usize = 4096;
 
-/// The changes of the transaction that is under way.
+/// The changes of the transaction that is under way. Boxed, for most sessions never make any.
 #[derive(Clone, Debug, Default)]
-pub struct Changes {
+pub struct Changes(Option<Box<Steps>>);
+
+#[derive(Clone, Debug, Default)]
+struct Steps {
     steps: Vec<Step>,
     overflow: bool,
 }
@@ -88,20 +91,22 @@ impl Changes {
     /// Whether there is nothing to commit or to undo.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.steps.is_empty() && !self.overflow
+        self.0.as_ref().is_none_or(|made| made.steps.is_empty() && !made.overflow)
     }
 
     /// Whether any change has been made, that a commit would make permanent.
     #[must_use]
     pub fn any_change(&self) -> bool {
-        self.overflow || self.steps.iter().any(|s| matches!(s, Step::Change(_)))
+        let is_change = |step: &Step| matches!(step, Step::Change(_));
+        self.0.as_ref().is_some_and(|made| made.overflow || made.steps.iter().any(is_change))
     }
 
     fn push(&mut self, step: Step) {
-        if self.steps.len() < MAX_STEPS {
-            self.steps.push(step);
+        let made = self.0.get_or_insert_default();
+        if made.steps.len() < MAX_STEPS {
+            made.steps.push(step);
         } else {
-            self.overflow = true;
+            made.overflow = true;
         }
     }
 
@@ -117,23 +122,25 @@ impl Changes {
 
     /// RELEASE: the savepoint and those after it are gone, their changes stay.
     pub fn release(&mut self, name: &[u8]) {
-        if let Some(at) = self.find(name) {
-            let tail = self.steps.split_off(at);
-            self.steps.extend(tail.into_iter().filter(|s| matches!(s, Step::Change(_))));
+        if let Some((steps, at)) = self.find(name) {
+            let tail = steps.split_off(at);
+            steps.extend(tail.into_iter().filter(|s| matches!(s, Step::Change(_))));
         }
     }
 
     /// ROLLBACK TO: the changes since are undone, the savepoint stays.
     pub fn rollback_to(&mut self, name: &[u8]) {
-        if let Some(at) = self.find(name) {
-            self.steps.truncate(at + 1);
+        if let Some((steps, at)) = self.find(name) {
+            steps.truncate(at + 1);
         }
     }
 
     /// The transaction is over without effect.
     pub fn rollback(&mut self) {
-        self.steps.clear();
-        self.overflow = false;
+        if let Some(made) = &mut self.0 {
+            made.steps.clear();
+            made.overflow = false;
+        }
     }
 
     /// The transaction has committed: makes the changes permanent.
@@ -141,9 +148,10 @@ impl Changes {
     /// # Errors
     /// There were more changes than are followed, or the map is full: what is set is not known.
     pub fn commit(&mut self, settings: &mut SettingsMap, base: &SettingsMap) -> Result<(), Full> {
-        let overflow = std::mem::take(&mut self.overflow);
+        let Some(made) = &mut self.0 else { return Ok(()) };
+        let overflow = std::mem::take(&mut made.overflow);
         let mut result = if overflow { Err(Full) } else { Ok(()) };
-        for step in self.steps.drain(..) {
+        for step in made.steps.drain(..) {
             if let Step::Change(change) = step {
                 result = result.and(change.apply(settings, base));
             }
@@ -151,8 +159,12 @@ impl Changes {
         result
     }
 
-    fn find(&self, name: &[u8]) -> Option<usize> {
-        self.steps.iter().rposition(|s| matches!(s, Step::Savepoint(n) if n.eq_ignore_ascii_case(name)))
+    /// All steps, and which of them is the last savepoint of that name.
+    fn find(&mut self, name: &[u8]) -> Option<(&mut Vec<Step>, usize)> {
+        let steps = &mut self.0.as_mut()?.steps;
+        let is_it = |step: &Step| matches!(step, Step::Savepoint(n) if n.eq_ignore_ascii_case(name));
+        let at = steps.iter().rposition(is_it)?;
+        Some((steps, at))
     }
 }
 
