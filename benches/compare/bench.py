@@ -82,7 +82,7 @@ class Cell:
 
     def rows(self, bench):
         """The names of the rows, and what `measure` needs to know of each: by default the proxies themselves."""
-        return {maker.name: maker for maker in bench.makers if not getattr(maker, "scripts", None)}
+        return {maker.name: maker for maker in bench.makers if self.name.startswith(getattr(maker, "cells", ""))}
 
     def rounds(self, bench):
         return bench.options.rounds

@@ -28,7 +28,7 @@ from pathlib import Path
 from bench import Bench
 from cells import accept, bulk, flat, idle, transactions
 from host import ROOT, TIDEGATE, Failed, machine, raise_open_files, server_bin
-from proxies import Direct, HAProxy, PgBouncer, PgBouncerStandbys, PgBouncerTwice, Pgpool, Running, Tidegate
+from proxies import Direct, HAProxy, HAProxyStandby, PgBouncer, PgBouncerStandbys, PgBouncerTwice, Pgpool, Running, Tidegate
 from report import head, markdown, plain, table
 
 CELLS = [cell for kind in (transactions, idle, accept, bulk, flat) for cell in kind.cells()]
@@ -52,7 +52,7 @@ def makers(options):
     """The proxies that are wanted and there, in the order of the tables."""
     counts = [int(n) for n in options.workers.split(",") if n]
     own = [Tidegate(f"tidegate-{n}-workers", options.tidegate, n) for n in counts] or [Tidegate(binary=options.tidegate)]
-    known = [Direct(), PgBouncer(), PgBouncerTwice(), PgBouncerStandbys(), HAProxy(), Pgpool(), *own]
+    known = [Direct(), PgBouncer(), PgBouncerTwice(), PgBouncerStandbys(), HAProxy(), HAProxyStandby(), Pgpool(), *own]
     wanted, found = options.proxies.split(","), []
     for maker in known:
         if maker.name.split("-")[0] not in wanted:

@@ -78,8 +78,8 @@ class PgBouncer:
     """In transaction mode, in front of the primary."""
 
     name = program = "pgbouncer"
-    # The scripts of pgbench that it is measured with beside the other cells; None for all cells.
-    scripts = None
+    # What the names of the cells begin with that it is measured in.
+    cells = ("",)
     # Server connections per process, and further lines of its configuration.
     pool, further = POOL, ()
 
@@ -112,7 +112,7 @@ class PgBouncerTwice(PgBouncer):
     """Two processes that share a port, as many as Tidegate has workers on two cores: the kernel deals the clients."""
 
     name = "pgbouncer-twice"
-    scripts = ("select-only", "tpcb-like", "9:1")
+    cells = ("select-only", "tpcb-like", "9:1", "connect")
 
     pool, further = POOL // 2, ("so_reuseport = 1",)
 
@@ -130,7 +130,7 @@ class PgBouncerStandbys(PgBouncer):
     """In front of the standbys, which it takes in turn: it reads where Tidegate reads, and cannot write."""
 
     name = "pgbouncer-standbys"
-    scripts = ("select-only",)
+    cells = ("select-only", "connect")
 
     def servers(self, cluster):
         _, first, second = cluster.addresses
@@ -143,14 +143,27 @@ class HAProxy:
 
     name = program = "haproxy"
 
+    def server(self, cluster):
+        return f"127.0.0.1:{cluster.port}"
+
     def start(self, cluster, base, how=How()):
         port = free_port()
-        config = base / f"haproxy-{port}.cfg"
+        config = base / f"{self.name}-{port}.cfg"
         config.write_text(
             "global\n maxconn 9000\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n"
             f"frontend f\n bind 127.0.0.1:{port}\n default_backend b\n"
-            f"backend b\n server p 127.0.0.1:{cluster.port}\n")
+            f"backend b\n server s {self.server(cluster)}\n")
         return start(self.name, port, ["haproxy", "-f", config], base)
+
+
+class HAProxyStandby(HAProxy):
+    """To a standby, where Tidegate reads."""
+
+    name = "haproxy-standby"
+    cells = ("bulk copy out", "bulk select")
+
+    def server(self, cluster):
+        return cluster.addresses[1]
 
 
 class Pgpool:

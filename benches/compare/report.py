@@ -20,7 +20,10 @@ class Column:
     spread: bool = False
 
 
-TITLES = {"pgbouncer": "x PgBouncer", "pgbouncer-standbys": "x the same on the standbys", "direct": "x direct", "haproxy": "x HAProxy", ITSELF: "x its own"}
+TITLES = {
+    "pgbouncer": "x PgBouncer", "pgbouncer-standbys": "x the same on the standbys", "direct": "x direct",
+    "haproxy": "x HAProxy", "haproxy-standby": "x the same to a standby", ITSELF: "x its own",
+}
 
 
 def merge(runs):

@@ -24,8 +24,8 @@ class Bulk(Cell):
     """One way to move more than 200 MB, by one client that copies nothing itself."""
 
     columns = (
-        Column("mb_per_s", "MB/s", 0, ("direct", "haproxy", "pgbouncer"), spread=True),
-        Column("cpu_s_per_gb", "CPU s per GB", 3, ("haproxy", "pgbouncer"), spread=True),
+        Column("mb_per_s", "MB/s", 0, ("direct", "haproxy", "haproxy-standby", "pgbouncer"), spread=True),
+        Column("cpu_s_per_gb", "CPU s per GB", 3, ("haproxy", "haproxy-standby", "pgbouncer"), spread=True),
         Column("peak_mib", "peak memory, MiB", 1, ("haproxy", "pgbouncer")),
     )
 

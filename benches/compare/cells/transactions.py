@@ -24,7 +24,7 @@ class Transactions(Cell):
     columns = (
         Column("cpu_us", "CPU, us", 1, ("pgbouncer", "pgbouncer-standbys"), spread=True),
         Column("p50_ms", "p50, ms", 3, ("pgbouncer", "pgbouncer-standbys")),
-        Column("p99_ms", "p99, ms", 3, ("pgbouncer",)),
+        Column("p99_ms", "p99, ms", 3, ("pgbouncer", "pgbouncer-standbys")),
         Column("tps", "tps", 0, ("direct",)),
         Column("rss_mib", "memory, MiB", 1),
     )
@@ -33,9 +33,6 @@ class Transactions(Cell):
         self.script, self.mode, self.clients = script, mode, clients
         self.name = f"{script} {mode} {clients}"
         self.about = f"pgbench, {script}, protocol {mode}, {clients} clients: CPU time of the proxy per transaction."
-
-    def rows(self, bench):
-        return {m.name: m for m in bench.makers if self.script in (getattr(m, "scripts", None) or [self.script])}
 
     def arguments(self, bench):
         kind = {"select-only": ["-S"], "tpcb-like": []}.get(self.script)
@@ -67,9 +64,9 @@ class Logins(Cell):
     """A login, a read and a goodbye, again and again (pgbench -C)."""
 
     columns = (
-        Column("cpu_us", "CPU per login, us", 1, ("pgbouncer",), spread=True),
+        Column("cpu_us", "CPU per login, us", 1, ("pgbouncer", "pgbouncer-standbys"), spread=True),
         Column("login_ms", "connecting, ms", 2, ("pgbouncer",)),
-        Column("per_s", "logins per s", 0, ("pgbouncer", "direct")),
+        Column("per_s", "logins per s", 0, ("pgbouncer", "pgbouncer-standbys", "direct")),
         Column("rss_mib", "memory, MiB", 1),
     )
 
