@@ -55,8 +55,9 @@ impl Drop for Counted {
 /// A client that is in, and what ends with it.
 pub(super) struct Entered {
     pub(super) client: Client,
-    _registered: Registered,
+    // Forgotten before it counts as gone.
     _key: keyring::Entered,
+    _registered: Registered,
 }
 
 /// Lets a client in when it is its turn, if it may come in and stays.

@@ -7,6 +7,9 @@ use super::free::Free;
 /// Bytes of one buffer.
 pub const SIZE: usize = 16 * 1024;
 
+/// The most bytes of one that is not large: it may have grown for a message that was not complete.
+pub const USUAL: usize = 2 * SIZE;
+
 /// Bytes of one that reads have filled: of what is long, a read takes more at once. A little less than 64 KiB, as that
 /// is what a segment has room for with its headers, over loopback and where the network card cuts it: 64 KiB would go as
 /// a full one and a tiny one, at nearly twice the cost.
@@ -85,7 +88,7 @@ impl Buffers {
             return;
         }
         // What was consumed in front of it is part of its room, too.
-        if !buffer.try_reclaim(2 * SIZE + 1) {
+        if !buffer.try_reclaim(USUAL + 1) {
             self.usual.keep(buffer, KEEP);
         } else if buffer.try_reclaim(LARGE) && !buffer.try_reclaim(LARGE + 1) {
             self.large.keep(buffer, KEEP_LARGE);

@@ -17,7 +17,7 @@ use socket2::{Domain, SockAddr, SockRef, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::buffers::SIZE;
+use super::buffers::{SIZE, USUAL};
 use super::executor::runs_here;
 use super::reactor::Watched;
 use super::source::Direction;
@@ -239,11 +239,11 @@ impl OwnSocket {
     }
 
     fn try_read_into(&self, buffer: &mut BytesMut, room: usize) -> io::Result<usize> {
-        if room > SIZE {
+        if room > USUAL {
             return self.try_read_much(buffer);
         }
         LANDING.with_borrow_mut(|landing| {
-            let n = self.try_read(&mut landing[..room])?;
+            let n = self.try_read(&mut landing[..room.min(SIZE)])?;
             buffer.extend_from_slice(&landing[..n]);
             landing[..n].fill(0);
             Ok(n)
