@@ -108,7 +108,10 @@ impl Client {
             };
             match life {
                 Life::GoesOn => {}
-                Life::Rests => return Stop::Rests,
+                Life::Rests => {
+                    debug_assert!(collector.is_idle());
+                    return Stop::Rests;
+                }
                 Life::Ends => break,
             }
         }
@@ -301,6 +304,10 @@ impl Client {
             server.input.reserve(1024);
             let read = server.stream.try_read(&mut server.input);
             lost = matches!(read, Ok(Some(0)) | Err(_));
+            if server.input.is_empty() {
+                // So little room is not for what it says next.
+                server.input = BytesMut::new();
+            }
         }
         while let Ok(Some(frame)) = crate::wire::Frame::peek(&server.input) {
             if server.input.len() < frame.len {

@@ -95,11 +95,10 @@ mod tests {
 
     #[test]
     fn who_has_said_nothing_yet_is_not_accepted_yet() {
-        let listener = listen_for_clients(([127, 0, 0, 1], 0).into()).unwrap();
-        let address = listener.local_addr().unwrap();
         // Not if a second passes meanwhile, as may be where much else runs.
         let deferred = (0..5).any(|_| {
-            let mut peer = TcpStream::connect(address).unwrap();
+            let listener = listen_for_clients(([127, 0, 0, 1], 0).into()).unwrap();
+            let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let early = listener.accept();
             peer.write_all(b"x").unwrap();
             matches!(early, Err(error) if error.kind() == io::ErrorKind::WouldBlock)

@@ -17,7 +17,7 @@ use socket2::{Domain, SockAddr, SockRef, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::buffers::{SIZE, USUAL};
+use super::buffers::USUAL;
 use super::executor::runs_here;
 use super::reactor::Watched;
 use super::source::Direction;
@@ -38,7 +38,7 @@ pub(super) fn tune(socket: &socket2::Socket) {
 thread_local! {
     /// Where bytes are read to whose room has none yet: what the operating system is given must be initialized, and a buffer
     /// does not say how much of its room is. What was read does not stay: there may be a password in it.
-    static LANDING: RefCell<[u8; SIZE]> = const { RefCell::new([0; SIZE]) };
+    static LANDING: RefCell<[u8; USUAL]> = const { RefCell::new([0; USUAL]) };
 }
 
 /// A socket to a client or a server, watched by the thread that it is on: as [`super::run`] does it, or by a tokio runtime.
@@ -187,7 +187,7 @@ impl Socket {
     }
 
     /// Whether an idle connection is still open and has nothing to say: the operating system is not
-    /// asked unless it has reported something.
+    /// asked if it is known to have reported nothing.
     pub fn is_quiet(&self) -> bool {
         let mut room = [MaybeUninit::uninit()];
         let seen = match self {
@@ -243,7 +243,7 @@ impl OwnSocket {
             return self.try_read_much(buffer);
         }
         LANDING.with_borrow_mut(|landing| {
-            let n = self.try_read(&mut landing[..room.min(SIZE)])?;
+            let n = self.try_read(&mut landing[..room])?;
             buffer.extend_from_slice(&landing[..n]);
             landing[..n].fill(0);
             Ok(n)
@@ -255,7 +255,12 @@ impl OwnSocket {
     ///
     /// Less than there was room for does not mean that nothing more is there: while this is passed on, more comes.
     fn try_read_much(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        if !self.0.is_ready(Direction::Read) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let mut bytes = Vec::from(std::mem::take(buffer));
+        // Nothing would be taken for the end.
+        debug_assert!(bytes.capacity() > bytes.len());
         let read = self.0.try_io(Direction::Read, |s| Ok(rustix::io::read(s, spare_capacity(&mut bytes))?));
         // Nobody shares it, so that nothing is copied.
         *buffer = BytesMut::from(Bytes::from(bytes));

@@ -10,7 +10,7 @@ use mio::event::Event;
 
 use super::outbox::Outgoing;
 
-/// There may be something to read: reported, and not yet found to be over.
+/// There may be something to read: reported, or to be expected, and not yet found to be over.
 pub(super) const READABLE: u8 = 1;
 pub(super) const WRITABLE: u8 = 2;
 /// The peer sends nothing more, and what it has sent may still be there. This stays.

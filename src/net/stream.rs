@@ -237,7 +237,7 @@ impl Stream {
     }
 
     /// Whether an idle connection is still open and has nothing to say: the operating system is not
-    /// asked unless it has reported something.
+    /// asked if it is known to have reported nothing.
     pub fn is_quiet(&self) -> bool {
         self.tls.as_ref().is_none_or(|tls| !tls.has_plaintext()) && self.socket.is_quiet()
     }
@@ -301,6 +301,8 @@ mod tests {
     use std::net::TcpListener;
 
     use tokio::io::AsyncReadExt as _;
+
+    use bytes::Buf as _;
 
     use super::*;
     use crate::net::buffers::LARGE;
@@ -374,14 +376,25 @@ mod tests {
             let mut buffer = BytesMut::with_capacity(LARGE);
             let place = buffer.as_ptr();
             assert!(stream.try_read(&mut buffer).unwrap().is_none());
-            for part in sent.chunks(LARGE / 7 + 1) {
-                peer.write_all(part).await.unwrap();
-                stream.read(&mut buffer).await.unwrap();
+            // All of it at once, and in pieces.
+            for pieces in [1, 7] {
+                for part in sent.chunks(LARGE / pieces + 1) {
+                    peer.write_all(part).await.unwrap();
+                    stream.read(&mut buffer).await.unwrap();
+                }
+                while buffer.len() < LARGE {
+                    stream.read(&mut buffer).await.unwrap();
+                }
+                assert_eq!((&buffer[..], buffer.as_ptr(), buffer.capacity()), (&sent[..], place, LARGE));
+                buffer.clear();
             }
-            while buffer.len() < LARGE {
-                stream.read(&mut buffer).await.unwrap();
-            }
-            assert_eq!((&buffer[..], buffer.as_ptr(), buffer.capacity()), (&sent[..], place, LARGE));
+            // Behind what is left of it when some was consumed in front.
+            buffer.extend_from_slice(b"consumed, left");
+            buffer.advance(10);
+            assert!(buffer.try_reclaim(LARGE - 4));
+            peer.write_all(b" over").await.unwrap();
+            stream.read(&mut buffer).await.unwrap();
+            assert_eq!((&buffer[..], buffer.as_ptr(), buffer.capacity()), (&b"left over"[..], place, LARGE));
         });
     }
 

@@ -271,7 +271,7 @@ async fn a_read_that_was_cancelled_while_a_connection_was_made_runs_nowhere() {
             told = (end, last_route(&client).await.2);
             assert_eq!(value(&client, "SELECT 2").await, "2");
             // Where the machine stands still for long, the replica is given up: it is the monitor who calls then.
-            if told.1 != "no_replica" {
+            if told.0 == "57014" || told.1 != "no_replica" {
                 break;
             }
         }
