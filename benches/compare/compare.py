@@ -52,7 +52,8 @@ def makers(options):
     """The proxies that are wanted and there, in the order of the tables."""
     counts = [int(n) for n in options.workers.split(",") if n]
     own = [Tidegate(f"tidegate-{n}-workers", options.tidegate, n) for n in counts] or [Tidegate(binary=options.tidegate)]
-    known = [Direct(), PgBouncer(), PgBouncerTwice(), PgBouncerStandbys(), HAProxy(), HAProxyStandby(), Pgpool(), *own]
+    bouncers = [kind(options.pgbouncer) for kind in (PgBouncer, PgBouncerTwice, PgBouncerStandbys)]
+    known = [Direct(), *bouncers, HAProxy(), HAProxyStandby(), Pgpool(), *own]
     wanted, found = options.proxies.split(","), []
     for maker in known:
         if maker.name.split("-")[0] not in wanted:
@@ -77,6 +78,8 @@ def parse():
     parse.add_argument("--proxies", default="direct,pgbouncer,haproxy,pgpool,tidegate", help="which of them to run")
     parse.add_argument("--add", action="append", default=[], metavar="NAME:PORT:PID",
                        help="one more proxy that is running already")
+    parse.add_argument("--pgbouncer", default="pgbouncer", metavar="PATH",
+                       help="another PgBouncer than that on the search path, as of benches/compare/newer-pgbouncer")
     parse.add_argument("--tidegate", default=str(TIDEGATE), metavar="PATH",
                        help="the build of Tidegate (default: that of `make release`)")
     parse.add_argument("--binary", action="append", default=[], metavar="NAME=PATH",

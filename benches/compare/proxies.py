@@ -1,10 +1,9 @@
 """How each proxy is configured and started. All get 100 server connections, and as many clients as anybody brings."""
 
 import os
-import shutil
+import re
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 
 from cluster import ROLE
 from host import TIDEGATE, Failed, free_port, wait_port
@@ -77,11 +76,14 @@ class Tidegate:
 class PgBouncer:
     """In transaction mode, in front of the primary."""
 
-    name = program = "pgbouncer"
+    name = "pgbouncer"
     # What the names of the cells begin with that it is measured in.
     cells = ("",)
     # Server connections per process, and further lines of its configuration.
     pool, further = POOL, ()
+
+    def __init__(self, program="pgbouncer"):
+        self.program = program
 
     def servers(self, cluster):
         return f"host=127.0.0.1 port={cluster.port}"
@@ -98,14 +100,19 @@ class PgBouncer:
             f"max_client_conn = {CLIENTS}", "log_connections = 0", "log_disconnections = 0",
             "ignore_startup_parameters = extra_float_digits", *self.further,
         ]
-        # Before 1.21 prepared statements do not work through it.
-        if b"max_prepared_statements" in Path(shutil.which("pgbouncer")).read_bytes():
+        # Before that prepared statements do not work through it.
+        if self.version() >= (1, 21):
             lines.append(f"max_prepared_statements = {how.statements}")
         config.write_text("\n".join(lines) + "\n")
         return self.launch(port, config, base)
 
+    def version(self):
+        """As (1, 25, 0)."""
+        said = subprocess.run([self.program, "--version"], capture_output=True, text=True, check=True).stdout
+        return tuple(int(part) for part in re.search(r"(\d+(?:\.\d+)+)", said)[1].split("."))
+
     def launch(self, port, config, base):
-        return start(self.name, port, ["pgbouncer", config], base, "postgres")
+        return start(self.name, port, [self.program, config], base, "postgres")
 
 
 class PgBouncerTwice(PgBouncer):
@@ -118,7 +125,7 @@ class PgBouncerTwice(PgBouncer):
 
     def launch(self, port, config, base):
         # The shell is the one child whose descendants count.
-        command = f"pgbouncer {config} & pgbouncer {config} & wait"
+        command = f"{self.program} {config} & {self.program} {config} & wait"
         target = start(self.name, port, ["sh", "-c", command], base, "postgres")
         if len(target.pids()) != 3:
             target.stop()
