@@ -24,7 +24,7 @@ pub use buffers::Buffers;
 pub use executor::{run, spawn, yield_now};
 pub use ring::Ring;
 pub use runtime::local_runtime;
-pub use stream::{Stream, invalid_data};
+pub use stream::{Released, Stream, invalid_data};
 pub use timers::Timers;
 pub use tls::connect::Way;
 pub use tls::{Acceptor, Certificate, Connector, TlsError};

@@ -43,6 +43,14 @@ impl Drop for Outgoing {
 }
 
 impl Outgoing {
+    /// Whether nothing is left of what was taken, nor to be told about it.
+    pub(super) fn is_empty(&self) -> bool {
+        let failure = self.failure.take();
+        let well = failure.is_none();
+        self.failure.set(failure);
+        well && self.state.get() == State::Empty
+    }
+
     /// Whether the peer has yet to take what it was sent.
     #[inline]
     pub(super) fn is_held(&self) -> bool {

@@ -159,6 +159,28 @@ impl Watched {
         source.unwrap_or_else(|| Err(io::Error::other("nobody watches sockets on this thread"))).map(Self)
     }
 
+    /// Whether nothing that was taken is still to be sent, or could not be.
+    pub(super) fn is_sent(&self) -> bool {
+        self.0.outgoing.is_empty()
+    }
+
+    /// Gives up the socket for another thread to watch.
+    ///
+    /// # Errors
+    /// As the operating system says; it is closed then.
+    pub(super) fn release(self) -> io::Result<OwnedFd> {
+        let source = self.0.clone();
+        let number = source.as_fd().as_raw_fd();
+        with_reactor(|reactor| reactor.registry.deregister(&mut SourceFd(&number))).unwrap_or_else(gone)?;
+        // It is forgotten here.
+        drop(self);
+        match Rc::try_unwrap(source) {
+            Ok(source) => Ok(source.into_fd()),
+            // What has been sent is still on a list.
+            Err(source) => source.as_fd().try_clone_to_owned(),
+        }
+    }
+
     /// Takes bytes that are to be sent, or sends them: see [`Outbox::post`].
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs as _};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -87,6 +88,31 @@ impl Socket {
         let stream = TcpStream::connect((host, port)).await?;
         tune(&SockRef::from(&stream));
         Ok(Self::Tcp(stream.into()))
+    }
+
+    /// Whether it can be given up for another thread: nothing that it was given is still to be sent.
+    pub(super) fn may_move(&self) -> bool {
+        matches!(self, Self::Own(s) if s.0.is_sent())
+    }
+
+    /// Gives it up for another thread, which makes it its own by [`Self::settle`].
+    ///
+    /// # Errors
+    /// As the operating system says, or [`Self::may_move`] is not so; it is closed then.
+    pub(super) fn release(self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Own(s) => s.0.release(),
+            Self::Tcp(_) | Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Takes one that another thread has given up.
+    ///
+    /// # Errors
+    /// The operating system has no room for it, or this thread does not [`super::run`].
+    pub(super) fn settle(fd: OwnedFd) -> io::Result<Self> {
+        // What has come meanwhile has been reported to nobody: it is looked for at once.
+        Watched::new(fd).map(|watched| Self::Own(OwnSocket(watched)))
     }
 
     /// Waits until there is something to read, or the end.

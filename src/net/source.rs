@@ -94,6 +94,11 @@ impl Source {
         }
     }
 
+    /// The socket itself.
+    pub(super) fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     /// Takes in what the operating system reports, and says whether what was kept from being sent is to be sent now: whoever
     /// writes comes behind that.
     #[inline]

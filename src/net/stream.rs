@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -22,6 +23,23 @@ pub struct Stream {
     reads: Cell<u8>,
 }
 
+/// A connection on its way from one thread to another.
+#[derive(Debug)]
+pub struct Released {
+    socket: OwnedFd,
+    tls: Option<Box<Session>>,
+}
+
+impl Released {
+    /// Makes it this thread's own.
+    ///
+    /// # Errors
+    /// The operating system has no room for it, or this thread does not [`super::run`].
+    pub fn settle(self) -> io::Result<Stream> {
+        Ok(Stream { tls: self.tls, ..Stream::on(Socket::settle(self.socket)?) })
+    }
+}
+
 /// A peer that always has more must not keep the thread for one client: after so many reads in a row others have a turn.
 const IN_A_ROW: u8 = 32;
 
@@ -36,6 +54,22 @@ impl Stream {
 
     fn on(socket: Socket) -> Self {
         Self { socket, tls: None, reads: Cell::default() }
+    }
+
+    /// Whether it can go to another thread now: nothing that was taken is still to be sent, and nothing has been read that
+    /// nobody has asked for yet.
+    #[must_use]
+    pub fn may_move(&self) -> bool {
+        let plain = self.tls.as_ref().is_none_or(|tls| !tls.has_plaintext() && !tls.has_unsent());
+        plain && self.socket.may_move()
+    }
+
+    /// Gives it up for another thread.
+    ///
+    /// # Errors
+    /// As the operating system says, or [`Self::may_move`] is not so; it is closed then.
+    pub fn release(self) -> io::Result<Released> {
+        Ok(Released { socket: self.socket.release()?, tls: self.tls })
     }
 
     /// Connects to a host and port, or to the socket of that port in the directory `host` if it starts with a slash.
@@ -322,6 +356,56 @@ mod tests {
         for ring in [None, Ring::new().ok()] {
             run(ring, test()).unwrap();
         }
+    }
+
+    #[test]
+    fn a_stream_goes_from_thread_to_thread_and_loses_nothing() {
+        const ROUNDS: u8 = 200;
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let accepted = listener.accept().unwrap().0;
+        accepted.set_nonblocking(true).unwrap();
+        // The peer speaks whenever it likes, and waits for each answer.
+        let speaker = std::thread::spawn(move || {
+            use std::io::{Read as _, Write as _};
+            for n in 0..ROUNDS {
+                peer.write_all(&[n]).unwrap();
+                let mut answer = [0];
+                peer.read_exact(&mut answer).unwrap();
+                assert_eq!(answer[0], n);
+            }
+        });
+        let (there, coming) = std::sync::mpsc::channel::<Released>();
+        let (back, returning) = std::sync::mpsc::channel::<Released>();
+        let other = std::thread::spawn(move || {
+            for _ in 0..ROUNDS / 2 {
+                let released = coming.recv().unwrap();
+                back.send(run(Ring::new().ok(), serve_one(async { released.settle().unwrap() })).unwrap())
+                    .unwrap();
+            }
+        });
+        let mut stream =
+            Some(run(None, async { Stream::tcp(accepted).unwrap().release().unwrap() }).unwrap());
+        for _ in 0..ROUNDS / 2 {
+            let released = stream.take().unwrap();
+            let released = run(None, serve_one(async { released.settle().unwrap() })).unwrap();
+            there.send(released).unwrap();
+            stream = Some(returning.recv().unwrap());
+        }
+        other.join().unwrap();
+        speaker.join().unwrap();
+    }
+
+    /// Echoes one byte, and gives the stream up when that has been sent.
+    async fn serve_one(stream: impl Future<Output = Stream>) -> Released {
+        let mut stream = stream.await;
+        let mut room = BytesMut::with_capacity(8);
+        assert_eq!(stream.read(&mut room).await.unwrap(), 1);
+        assert_eq!(stream.try_write(&room).unwrap(), 1);
+        while !stream.may_move() {
+            yield_now().await;
+        }
+        stream.release().unwrap()
     }
 
     /// How many turns another task has while `work` is done.
