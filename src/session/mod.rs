@@ -17,6 +17,7 @@ pub mod local;
 #[cfg(test)]
 mod local_tests;
 pub mod notes;
+pub mod packed;
 pub mod pins;
 pub mod prepared;
 pub mod replies;
@@ -36,6 +37,7 @@ pub use freshness::{Freshness, Told};
 pub use judge::Verdict;
 pub use known::KnownTexts;
 pub use notes::{Note, notes};
+pub use packed::PackedSession;
 pub use pins::Pins;
 pub use prepared::{ClientStatements, Shared, SharedStatement, Statements};
 pub use replies::{Before, Event, Expect, Replies, Stands, Undone};
