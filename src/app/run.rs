@@ -3,7 +3,7 @@
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -99,7 +99,7 @@ async fn control(mut settings: Settings, reload: Reload, timers: Timers) -> Exit
     let (doors, mailboxes): (Vec<_>, Vec<_>) = (0..workers)
         .map(|_| {
             let (jobs, mailbox) = mpsc::unbounded_channel();
-            (WorkerDoor { jobs, load: AtomicUsize::new(0) }, mailbox)
+            (WorkerDoor { jobs, load: AtomicUsize::new(0), busy: AtomicU32::new(0) }, mailbox)
         })
         .unzip();
     let shared = Shared {
@@ -184,6 +184,7 @@ fn start_worker(
             pools: Pools::new(number, settings.nodes.len(), shared.limits.clone()).into(),
             refusals: Refusals::default().into(),
             shut: Default::default(),
+            sends: Default::default(),
             buffers: Default::default(),
             berths: Default::default(),
             databases: Default::default(),

@@ -1,4 +1,4 @@
-//! Clients come in: a worker waits for them between its other work, and gives each to the worker that has the fewest.
+//! Clients come in: a worker waits for them between its other work, and gives each to the worker that is to have it.
 //!
 //! No thread of its own: that would be woken for each client, and would wake a worker for each.
 
@@ -110,12 +110,11 @@ fn look(
     Poll::Ready(Ok(Look::More))
 }
 
-/// Gives a client to the worker that has the fewest, of those that are there.
+/// Gives a client to the worker that is to have it.
 fn deal(worker: &Rc<Worker>, stream: TcpStream, origin: Origin) {
-    let doors = worker.shared.workers.iter().enumerate().filter(|(_, door)| !door.jobs.is_closed());
-    let Some((number, door)) = doors.min_by_key(|(_, door)| door.load.load(Ordering::Relaxed)) else {
-        return;
-    };
+    let placement = worker.settings().client_placement;
+    let Some(number) = worker.shared.worker_for_newcomer(placement) else { return };
+    let Some(door) = worker.shared.workers.get(number) else { return };
     door.load.fetch_add(1, Ordering::Relaxed);
     if number == worker.number {
         return admit(worker.clone(), stream, origin);

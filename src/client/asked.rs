@@ -1,6 +1,7 @@
 //! What a client asks for in its startup packet.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 
@@ -17,9 +18,9 @@ pub(super) const MINOR: u16 = 2;
 #[derive(Debug)]
 pub struct Asked {
     /// The role.
-    pub user: Rc<str>,
+    pub user: Arc<str>,
     /// The database.
-    pub database: Rc<str>,
+    pub database: Arc<str>,
     /// Its settings.
     pub settings: Rc<SettingsMap>,
     /// The level that it asked for.

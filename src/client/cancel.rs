@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -38,9 +39,9 @@ pub struct Handle {
 }
 
 impl Handle {
-    fn new(key: Vec<u8>) -> Rc<Self> {
+    fn new(key: Box<[u8]>) -> Rc<Self> {
         Rc::new(Self {
-            key: key.into(),
+            key,
             running: RefCell::new(None),
             cancelling: Cell::new(0),
             meant: Cell::new(false),
@@ -48,6 +49,18 @@ impl Handle {
             leaving: Cell::new(false),
             waker: RefCell::new(None),
         })
+    }
+
+    /// What a cancel request has to show.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// Whether its client may go to another worker: nobody is about to do anything to it here.
+    #[must_use]
+    pub fn may_move(&self) -> bool {
+        self.cancelling.get() == 0 && !self.is_leaving()
     }
 
     /// A unit runs there from now on.
@@ -151,7 +164,17 @@ impl Handle {
 #[derive(Debug, Default)]
 pub struct Handles {
     by_pid: HashMap<u32, Rc<Handle>, RandomState>,
+    /// Clients that were told their process ids here, and are with another worker now.
+    away: HashMap<u32, Away, RandomState>,
     next: u32,
+}
+
+/// Where a client is that has gone to another worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Away {
+    worker: usize,
+    /// How often it had moved when it came there: news of two workers may overtake each other.
+    moves: u32,
 }
 
 /// How many bits of a process id tell the worker: up to 64 workers.
@@ -175,16 +198,25 @@ pub const fn worker_of(pid: u32) -> usize {
     (pid & ((1 << WORKER_BITS) - 1)) as usize
 }
 
+/// A crowd's room is not kept when the crowd has left.
+fn shrink<T>(table: &mut HashMap<u32, T, RandomState>) {
+    if table.len() < table.capacity() / ROOMY {
+        table.shrink_to(LEAST_ROOM.max(2 * table.len()));
+    }
+}
+
 impl Handles {
     /// Registers a client with the cancel key that it is told.
     pub fn add(&mut self, worker: usize, key: Vec<u8>) -> (u32, Rc<Handle>) {
-        let handle = Handle::new(key);
+        let handle = Handle::new(key.into());
         loop {
             // Process ids are positive 32-bit integers to clients, and no real one is so large (Linux ends at 2^22):
             // whoever gives ours to pg_cancel_backend() must not hit a stranger.
             self.next = (self.next + 1) & ((1 << (30 - WORKER_BITS)) - 1);
             let pid = LEAST_PID | (self.next << WORKER_BITS) | (worker as u32 & ((1 << WORKER_BITS) - 1));
-            if let std::collections::hash_map::Entry::Vacant(free) = self.by_pid.entry(pid) {
+            if let Entry::Vacant(free) = self.by_pid.entry(pid)
+                && !self.away.contains_key(&pid)
+            {
                 free.insert(handle.clone());
                 return (pid, handle);
             }
@@ -194,9 +226,48 @@ impl Handles {
     /// A client is gone.
     pub fn remove(&mut self, pid: u32) {
         self.by_pid.remove(&pid);
-        // A crowd's room is not kept when the crowd has left.
-        if self.by_pid.len() < self.by_pid.capacity() / ROOMY {
-            self.by_pid.shrink_to(LEAST_ROOM.max(2 * self.by_pid.len()));
+        shrink(&mut self.by_pid);
+    }
+
+    /// A client that was told that process id comes from another worker.
+    pub fn comes(&mut self, pid: u32, key: Box<[u8]>) -> Rc<Handle> {
+        let handle = Handle::new(key);
+        self.forget(pid);
+        self.by_pid.insert(pid, handle.clone());
+        handle
+    }
+
+    /// A client that was told its process id here has left for another worker, as its `moves`-th move.
+    pub fn note_away(&mut self, pid: u32, worker: usize, moves: u32) {
+        self.away.insert(pid, Away { worker, moves });
+    }
+
+    /// One that was away already has gone on to another worker, as its `moves`-th move.
+    pub fn note_onward(&mut self, pid: u32, worker: usize, moves: u32) {
+        // It may have come back since, or have left for good, or this may be old news.
+        if let Some(away) = self.away.get_mut(&pid)
+            && moves.wrapping_sub(away.moves) as i32 > 0
+        {
+            *away = Away { worker, moves };
+        }
+    }
+
+    /// One that was away is gone.
+    pub fn forget(&mut self, pid: u32) {
+        self.away.remove(&pid);
+        shrink(&mut self.away);
+    }
+
+    /// Where the client of that process id may be, which is not with worker number `here`, whose this is; `None` if it is here,
+    /// or nowhere.
+    #[must_use]
+    pub fn elsewhere(&self, pid: u32, here: usize) -> Option<usize> {
+        if self.by_pid.contains_key(&pid) {
+            return None;
+        }
+        match self.away.get(&pid) {
+            Some(away) => Some(away.worker),
+            None => Some(worker_of(pid)).filter(|home| *home != here),
         }
     }
 
@@ -244,6 +315,37 @@ mod tests {
         crowd.iter().for_each(|pid| handles.remove(*pid));
         assert!(handles.by_pid.capacity() < 1_000, "{}", handles.by_pid.capacity());
         assert!(handles.find(*last, b"key").is_some());
+    }
+
+    #[test]
+    fn who_has_moved_is_found_by_the_latest_news() {
+        let mut home = Handles::default();
+        let (pid, _) = home.add(5, b"key".to_vec());
+        assert_eq!(home.elsewhere(pid, 5), None);
+        // Nobody knows of a stranger but the worker that has told him his number, if any.
+        assert_eq!(
+            (home.elsewhere(pid + (1 << WORKER_BITS), 5), home.elsewhere(pid + 1, 5)),
+            (None, Some(6))
+        );
+        home.remove(pid);
+        home.note_away(pid, 6, 1);
+        assert_eq!(home.elsewhere(pid, 5), Some(6));
+        // Two workers' news overtake each other.
+        home.note_onward(pid, 8, 3);
+        home.note_onward(pid, 7, 2);
+        assert_eq!(home.elsewhere(pid, 5), Some(8));
+        // He comes back before all news have come, leaves again, and the rest comes.
+        let handle = home.comes(pid, b"key"[..].into());
+        home.note_onward(pid, 9, 4);
+        assert!(Rc::ptr_eq(&home.find(pid, b"key").unwrap(), &handle) && home.find(pid, b"kez").is_none());
+        assert_eq!(home.elsewhere(pid, 5), None);
+        home.remove(pid);
+        home.note_away(pid, 6, 6);
+        home.note_onward(pid, 9, 5);
+        assert_eq!(home.elsewhere(pid, 5), Some(6));
+        home.forget(pid);
+        home.note_onward(pid, 9, 7);
+        assert_eq!(home.elsewhere(pid, 5), None);
     }
 
     #[test]

@@ -5,13 +5,14 @@ use std::sync::atomic::Ordering;
 use bytes::BytesMut;
 
 use super::accept::{Entrance, Origin};
-use super::cancel::Handle;
+use super::cancel::{Handle, worker_of};
 use super::handshake::{self, Arrival, Greeting};
 use super::keyring;
 use super::lease::{NoLease, lease};
 use super::logins::{LoggingIn, Turn};
 use super::reach::Tries;
-use super::serve::Client;
+use super::serve::{Client, Found};
+use super::transfer::forget;
 use super::tunnel::tunnel;
 use super::unit;
 use super::worker::{Present, Worker, route_cancel};
@@ -27,7 +28,7 @@ use crate::wire::build::{self, Report};
 use crate::wire::sqlstate;
 
 /// Counts a client as long as it lives.
-struct Counted(Present);
+pub(super) struct Counted(Option<Present>);
 
 impl Counted {
     /// Unless there are too many.
@@ -40,15 +41,30 @@ impl Counted {
             return Err(present);
         }
         worker.metrics.client_came();
-        Ok(Self(present))
+        Ok(Self(Some(present)))
+    }
+
+    /// One that comes from another worker.
+    pub(super) fn moved_in(present: Present) -> Self {
+        present.0.metrics.client_came();
+        Self(Some(present))
+    }
+
+    /// It goes to another worker, and counts still.
+    fn move_out(&mut self) {
+        // With what comes in `Present`'s end.
+        if let Some(present) = self.0.take() {
+            present.0.metrics.client_left();
+        }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let Present(worker) = &self.0;
-        worker.shared.clients.fetch_sub(1, Ordering::AcqRel);
-        worker.metrics.client_left();
+        if let Some(Present(worker)) = &self.0 {
+            worker.shared.clients.fetch_sub(1, Ordering::AcqRel);
+            worker.metrics.client_left();
+        }
     }
 }
 
@@ -56,8 +72,8 @@ impl Drop for Counted {
 pub(super) struct Entered {
     pub(super) client: Client,
     // Forgotten before it counts as gone.
-    _key: keyring::Entered,
-    _registered: Registered,
+    pub(super) key_of_role: keyring::Entered,
+    pub(super) registered: Registered,
 }
 
 /// Lets a client in when it is its turn, if it may come in and stays.
@@ -114,7 +130,7 @@ async fn let_in(
     let key_of_role =
         worker.shared.keyring.enter(arrival.asked.user.clone(), arrival.role, arrival.credential.clone());
     let (pid, key, handle) = handshake::register(&worker, key_len);
-    let registered = Registered(counted, pid);
+    let registered = Registered::new(counted, pid, 0);
     if !arrival.asked.replication.is_empty() && entrance == Entrance::Replica {
         let report = Report::fatal(
             sqlstate::FEATURE_NOT_SUPPORTED,
@@ -155,21 +171,41 @@ async fn let_in(
                 pending_unit: false,
                 skip: 0,
                 counted_pins: Pins::default(),
-                gone: false,
+                found: Found::Here,
             };
-            Some(Box::new(Entered { client, _registered: registered, _key: key_of_role }))
+            Some(Box::new(Entered { client, registered, key_of_role }))
         }
         Err(report) => refused(&worker, &mut stream, said, &report).await,
     }
 }
 
 /// Forgets a client, by the process id that it was told, however its life ends.
-struct Registered(Counted, u32);
+pub(super) struct Registered {
+    counted: Counted,
+    pid: u32,
+    /// How often it has gone to another worker.
+    moves: u32,
+}
+
+impl Registered {
+    pub(super) fn new(counted: Counted, pid: u32, moves: u32) -> Self {
+        Self { counted, pid, moves }
+    }
+
+    /// It goes to another worker: its process id, and how often it has done so.
+    pub(super) fn move_out(mut self) -> (u32, u32) {
+        self.counted.move_out();
+        (self.pid, self.moves)
+    }
+}
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let Self(Counted(Present(worker)), pid) = self;
-        worker.handles.borrow_mut().remove(*pid);
+        let Counted(Some(Present(worker))) = &self.counted else { return };
+        worker.handles.borrow_mut().remove(self.pid);
+        if worker_of(self.pid) != worker.number {
+            forget(&worker.shared.workers, self.pid);
+        }
     }
 }
 

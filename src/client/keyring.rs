@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
@@ -28,7 +27,7 @@ struct Key {
 #[derive(Debug)]
 pub struct Entered {
     keyring: Arc<Keyring>,
-    user: Rc<str>,
+    user: Arc<str>,
     role: Option<u32>,
 }
 
@@ -36,7 +35,7 @@ impl Keyring {
     /// Somebody has come in as that role, and has left this proof.
     pub fn enter(
         self: &Arc<Self>,
-        user: Rc<str>,
+        user: Arc<str>,
         role: Option<u32>,
         credential: Option<Credential>,
     ) -> Entered {

@@ -24,7 +24,7 @@ impl DatabaseNames {
     }
 
     /// What all workers share of it.
-    pub fn catalog(&self) -> &CatalogCell {
+    pub fn catalog(&self) -> &Arc<CatalogCell> {
         &self.catalog
     }
 }
@@ -43,11 +43,26 @@ impl Databases {
     /// Those of that database.
     pub fn of(&mut self, database: &str, catalogs: &Catalogs) -> Rc<DatabaseNames> {
         let catalog = catalogs.of(database);
-        // Somebody may hold one still that the others have let go of.
-        let known = self.names.get(database).and_then(Weak::upgrade);
-        if let Some(names) = known.filter(|names| Arc::ptr_eq(&names.catalog, &catalog)) {
-            return names;
+        self.known(database, &catalog).unwrap_or_else(|| self.add(database, catalog))
+    }
+
+    /// Those of that database as this catalog has them: a client that comes from another worker counts generations by it.
+    pub fn by(&mut self, database: &str, catalog: Arc<CatalogCell>) -> Rc<DatabaseNames> {
+        match self.names.get(database).and_then(Weak::upgrade) {
+            Some(names) if Arc::ptr_eq(&names.catalog, &catalog) => names,
+            // One of the two is what others have let go of, and it is not to be told which: the client has its own.
+            Some(_) => Rc::new(DatabaseNames { latest: catalog.latest(), catalog }),
+            None => self.add(database, catalog),
         }
+    }
+
+    /// Somebody may hold one still that the others have let go of.
+    fn known(&self, database: &str, catalog: &Arc<CatalogCell>) -> Option<Rc<DatabaseNames>> {
+        let known = self.names.get(database).and_then(Weak::upgrade);
+        known.filter(|names| Arc::ptr_eq(&names.catalog, catalog))
+    }
+
+    fn add(&mut self, database: &str, catalog: Arc<CatalogCell>) -> Rc<DatabaseNames> {
         if self.names.len() >= self.sweep_at.max(FEW) {
             self.names.retain(|_, names| names.strong_count() > 0);
             self.sweep_at = 2 * self.names.len();

@@ -8,6 +8,8 @@ use std::task::{Context, Poll, ready};
 use super::accept::Origin;
 use super::berth::{Berth, Leaves};
 use super::enter::{self, Entered};
+use super::serve::Found;
+use super::transfer::{self, Transfer};
 use super::worker::{Present, Worker};
 use crate::net::{Stream, spawn};
 
@@ -37,6 +39,13 @@ pub(super) fn admit(worker: Rc<Worker>, stream: TcpStream, origin: Origin) {
     }
 }
 
+/// Serves a client that comes from another worker.
+pub(super) fn take_in(worker: Rc<Worker>, transfer: Transfer) {
+    if let Some(entered) = transfer::take(&worker, transfer) {
+        spawn(Resident { worker, state: State::Rests(Some(entered)) });
+    }
+}
+
 impl Future for Resident {
     type Output = ();
 
@@ -45,9 +54,20 @@ impl Future for Resident {
         loop {
             match state {
                 State::Rests(client) => {
-                    let Some(entered) = client else { return Poll::Ready(()) };
-                    ready!(entered.client.poll_roused(cx));
-                    let Some(entered) = client.take() else { return Poll::Ready(()) };
+                    let Some(mut entered) = client.take() else { return Poll::Ready(()) };
+                    if std::mem::take(&mut entered.client.found) == Found::Arriving {
+                        // A task has one waker all its life.
+                        entered.client.handle.listen(cx.waker());
+                    } else if let Some(to) = worker.sends_away(entered.client.pid) {
+                        match transfer::send(worker, entered, to) {
+                            Some(stays) => entered = stays,
+                            None => return Poll::Ready(()),
+                        }
+                    }
+                    if entered.client.poll_roused(cx).is_pending() {
+                        *client = Some(entered);
+                        return Poll::Pending;
+                    }
                     *state = State::Lives(worker.berths.take_in(entered));
                 }
                 State::Lives(berth) => {

@@ -64,8 +64,20 @@ pub(super) struct Client {
     pub(super) skip: u32,
     /// What the session counts as bound to its server by.
     pub(super) counted_pins: Pins,
-    /// It was found at rest that its connection has ended: TLS says so once.
-    pub(super) gone: bool,
+    /// What is known of it at rest.
+    pub(super) found: Found,
+}
+
+/// What is known of a client at rest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Nothing else.
+    #[default]
+    Here,
+    /// It comes from another worker, and its task has had no turn yet.
+    Arriving,
+    /// Its connection has ended: TLS says so once.
+    Gone,
 }
 
 /// Why a client's life goes on or ends.
@@ -209,7 +221,7 @@ impl Client {
         if self.input.is_empty() {
             self.worker.buffers.borrow_mut().give(std::mem::take(&mut self.input));
         }
-        if self.gone {
+        if self.found == Found::Gone {
             return Life::Ends;
         }
         let idle = self.session.status == Status::Idle;
@@ -244,7 +256,8 @@ impl Client {
     /// [`Self::live`] finds again.
     pub(super) fn poll_roused(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         let Poll::Ready(woken) = self.poll_woken(cx, &mut true) else { return Poll::Pending };
-        self.gone = matches!(woken, Woken::Client(Ok(0) | Err(_)));
+        let is_gone = matches!(woken, Woken::Client(Ok(0) | Err(_)));
+        self.found = if is_gone { Found::Gone } else { Found::Here };
         Poll::Ready(())
     }
 

@@ -4,20 +4,23 @@ use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::accept::{Opening, Origin, accept};
+use super::balance::balance;
 use super::berth::Berths;
-use super::cancel::{Handles, worker_of};
+use super::cancel::{Handle, Handles, worker_of};
+use super::gather::Move;
 use super::keyring::Keyring;
 use super::logins::Logins;
 use super::names::Databases;
 use super::packets::Packets;
-use super::resident::admit;
+use super::resident::{admit, take_in};
+use super::transfer::Transfer;
 use super::waiters::{self, Until, Waiters};
 
 use crate::auth::Users;
@@ -78,6 +81,8 @@ pub struct WorkerDoor {
     pub jobs: mpsc::UnboundedSender<Job>,
     /// How many clients it has.
     pub load: AtomicUsize,
+    /// How much of a processor it takes, in thousandths.
+    pub busy: AtomicU32,
 }
 
 /// What a worker is asked to do.
@@ -87,6 +92,14 @@ pub enum Job {
     Open(Opening),
     /// Serve a client that has come in like that, whose socket does not block.
     Client(std::net::TcpStream, Origin),
+    /// Serve a client that comes from another worker.
+    Arrival(Box<Transfer>),
+    /// The client that this worker has told that process id has gone on to that worker, as its so-manieth move.
+    Away(u32, usize, u32),
+    /// It has left for good.
+    Forget(u32),
+    /// Those of its clients are to go to another worker, or none any more.
+    Send(Option<Move>),
     /// Cancel what the client of that process id and key runs; the sender is dropped when that is done.
     Cancel(u32, Vec<u8>, oneshot::Sender<()>),
     /// End all idle connections to that database; the sender is dropped when that is done.
@@ -111,6 +124,8 @@ pub struct Worker {
     pub refusals: RefCell<Refusals>,
     /// Standbys that have just taken no new connection.
     pub shut: RefCell<Shut>,
+    /// Its clients that are to go to another worker.
+    pub sends: Cell<Option<Move>>,
     /// Its free buffers.
     pub buffers: RefCell<Buffers>,
     /// Room for clients that have something to do.
@@ -245,6 +260,7 @@ pub fn run(
     executor::run(ring, async move {
         spawn(keep_house(worker.clone()));
         spawn(answer_bell(worker.clone()));
+        spawn(balance(worker.clone()));
         let calls = call_waiters(worker.clone());
         let polls = async {
             match watch {
@@ -274,9 +290,11 @@ async fn do_jobs(worker: &Rc<Worker>, jobs: &mut mpsc::UnboundedReceiver<Job>) {
             Job::Client(stream, origin) => {
                 admit(worker.clone(), stream, origin);
             }
-            Job::Cancel(pid, key, done) => {
-                spawn(cancel(worker.clone(), pid, key, done));
-            }
+            Job::Arrival(transfer) => take_in(worker.clone(), *transfer),
+            Job::Away(pid, to, moves) => worker.handles.borrow_mut().note_onward(pid, to, moves),
+            Job::Forget(pid) => worker.handles.borrow_mut().forget(pid),
+            Job::Send(moves) => worker.sends.set(moves),
+            Job::Cancel(pid, key, done) => cancel_here_or_there(worker, pid, key, done),
             Job::Vacate(database, _done) => {
                 let until = worker.now() + VACATE_FOR;
                 worker.pools.borrow_mut().vacate(&database, until);
@@ -323,8 +341,22 @@ pub async fn vacate(shared: &Shared, database: &str) {
     }
 }
 
-async fn cancel(worker: Rc<Worker>, pid: u32, key: Vec<u8>, _done: oneshot::Sender<()>) {
-    let Some(handle) = worker.handles.borrow().find(pid, &key) else { return };
+/// Cancels what a client runs, or has the worker do that to which it has gone.
+fn cancel_here_or_there(worker: &Rc<Worker>, pid: u32, key: Vec<u8>, done: oneshot::Sender<()>) {
+    let (handle, elsewhere) = {
+        let handles = worker.handles.borrow();
+        (handles.find(pid, &key), handles.elsewhere(pid, worker.number))
+    };
+    if let Some(handle) = handle {
+        return spawn(cancel(worker.clone(), handle, done));
+    }
+    // A worker that goes on to another one has said so before: this does not go round and round.
+    if let Some(door) = elsewhere.and_then(|number| worker.shared.workers.get(number)) {
+        let _ = door.jobs.send(Job::Cancel(pid, key, done));
+    }
+}
+
+async fn cancel(worker: Rc<Worker>, handle: Rc<Handle>, _done: oneshot::Sender<()>) {
     let Some(running) = handle.cancel() else { return };
     worker.cancel(running.node, running.pid, &running.key).await;
     handle.cancel_sent();

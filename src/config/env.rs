@@ -42,6 +42,7 @@ fn set(raw: &mut Raw, name: &str, key: &str, value: String) -> Result<(), Config
         "HTTP" => raw.http = Some(value),
         "NODES" => raw.nodes = Some(list(&value)),
         "WORKERS" => raw.workers = Some(number(&value)?),
+        "CLIENT_PLACEMENT" => raw.client_placement = Some(value),
         "IO_URING" => raw.io_uring = Some(truth(&value)?),
         "DRAIN_TIMEOUT" => raw.drain_timeout = Some(value),
         "HTTP_FROM" => raw.http_from = Some(list(&value)),

@@ -18,6 +18,8 @@ pub struct Raw {
     pub nodes: Option<Vec<String>>,
     /// Worker threads.
     pub workers: Option<usize>,
+    /// `gather`, `even` or `roam`.
+    pub client_placement: Option<String>,
     /// Whether they may use io_uring.
     pub io_uring: Option<bool>,
     /// How long SIGTERM waits.

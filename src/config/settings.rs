@@ -9,6 +9,18 @@ use std::time::Duration;
 use crate::auth::rules::address::Addresses;
 use crate::auth::{IdentMaps, Rules};
 
+/// Which workers have which clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// Clients are on as few workers as have time for them, and move when that is otherwise.
+    #[default]
+    Gather,
+    /// A new client goes to the worker that has the fewest, and stays there.
+    Even,
+    /// A client goes to the next worker whenever it can: for tests.
+    Roam,
+}
+
 /// How much a read must show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Consistency {
@@ -182,6 +194,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Worker threads; at least 1. Default: half as many as there are processors.
     pub workers: usize,
+    /// Which workers have which clients. Default: gathered.
+    pub client_placement: Placement,
     /// Whether workers send by io_uring, where there is one. Default true.
     pub io_uring: bool,
     /// Default level of new sessions.

@@ -7,7 +7,7 @@ use super::auth::auth;
 use super::env::expand;
 use super::error::ConfigError;
 use super::raw::Raw;
-use super::settings::{Consistency, LogFormat, NodeSettings, OverBudget, Settings};
+use super::settings::{Consistency, LogFormat, NodeSettings, OverBudget, Placement, Settings};
 use super::tls::client_tls;
 use super::units::duration;
 use super::url;
@@ -67,6 +67,11 @@ pub fn settings(
             &[("text", LogFormat::Text), ("json", LogFormat::Json)],
         )?,
         workers: range("workers", raw.workers, default_workers(cpus), 1, MAX_WORKERS)?,
+        client_placement: choice(
+            "client_placement",
+            raw.client_placement.as_deref(),
+            &[("gather", Placement::Gather), ("even", Placement::Even), ("roam", Placement::Roam)],
+        )?,
         io_uring: raw.io_uring.unwrap_or(true),
         consistency: choice(
             "freshness.consistency",

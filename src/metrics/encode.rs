@@ -280,6 +280,32 @@ impl Page {
             Gauge,
             one(self.sum(|m| load(&m.clients))),
         )?;
+        let numbers: Vec<String> = (0..self.metrics.workers.len()).map(|number| number.to_string()).collect();
+        let by_worker = |value: fn(&WorkerMetrics) -> f64| {
+            let workers = numbers.iter().zip(&self.metrics.workers);
+            workers.map(move |(number, worker)| (vec![("worker", number.as_str())], value(worker)))
+        };
+        w.family(
+            "tidegate_worker_clients",
+            "Clients that each worker has.",
+            None,
+            Gauge,
+            by_worker(|worker| worker.clients.load(Ordering::Relaxed) as f64),
+        )?;
+        w.family(
+            "tidegate_worker_busy_ratio",
+            "How much of a processor each worker takes; 0 where there is but one.",
+            None,
+            Gauge,
+            by_worker(|worker| worker.busy.load(Ordering::Relaxed) as f64 / 1000.0),
+        )?;
+        w.family(
+            "tidegate_client_moves",
+            "Clients that have gone from one worker to another.",
+            None,
+            Counter,
+            one(self.sum(|m| load(&m.moved))),
+        )?;
         let pinned = self
             .metrics
             .pins

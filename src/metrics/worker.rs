@@ -44,6 +44,9 @@ pub struct WorkerMetrics {
     pub(super) clients: AtomicU64,
     /// By what binds the session.
     pub(super) pinned: Box<[AtomicU64]>,
+    /// In thousandths.
+    pub(super) busy: AtomicU64,
+    pub(super) moved: AtomicU64,
     pub(super) rebased: AtomicU64,
     pub(super) waits: [AtomicU64; 2],
     pub(super) added_latency: Histogram,
@@ -58,6 +61,8 @@ impl WorkerMetrics {
             errors: Default::default(),
             clients: AtomicU64::new(0),
             pinned: (0..pins).map(|_| AtomicU64::new(0)).collect(),
+            busy: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
             rebased: AtomicU64::new(0),
             waits: Default::default(),
             added_latency: Histogram::default(),
@@ -116,6 +121,16 @@ impl WorkerMetrics {
     /// A client is gone.
     pub fn client_left(&self) {
         self.clients.store(self.clients.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+    }
+
+    /// The worker takes so many thousandths of a processor.
+    pub fn busy(&self, thousandths: u32) {
+        self.busy.store(thousandths.into(), Ordering::Relaxed);
+    }
+
+    /// A client has gone to another worker.
+    pub fn client_moved(&self) {
+        add(&self.moved, 1);
     }
 
     /// A session was bound to its server by some kinds of state, and is so by others from now on.

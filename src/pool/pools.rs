@@ -20,12 +20,12 @@ use crate::topology::{NodeId, Topology};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The role.
-    pub user: Rc<str>,
+    pub user: Arc<str>,
     /// The role's oid, which a renamed role keeps and another one of its name does not have; `None` where it is not
     /// known.
     pub role: Option<u32>,
     /// The database.
-    pub database: Rc<str>,
+    pub database: Arc<str>,
 }
 
 /// The number of a role and a database in this worker.

@@ -13,6 +13,9 @@ use crate::support::{Proxy, database, shared};
 /// Statements that each busy client has under way, so that its worker finds the next one there as one ends.
 const PIPELINED: usize = 4;
 
+/// Clients are dealt to the worker that has the fewest, and stay there.
+const EVEN: (&str, &str) = ("TIDEGATE_CLIENT_PLACEMENT", "even");
+
 /// Units that each client of the quiet workers runs, one after the other.
 const UNITS: u32 = 30;
 
@@ -64,8 +67,12 @@ async fn crowd(database: &'static str, crowd: &Crowd) -> (u32, u32) {
     self::database(database).await;
     let (size, workers) = (crowd.size.to_string(), crowd.workers.to_string());
     // Whoever is not served within the timeout is told so, which fails the test.
-    let variables =
-        [("TIDEGATE_POOL_SIZE", &*size), ("TIDEGATE_WORKERS", &*workers), ("TIDEGATE_POOL_TIMEOUT", "10s")];
+    let variables = [
+        ("TIDEGATE_POOL_SIZE", &*size),
+        ("TIDEGATE_WORKERS", &*workers),
+        ("TIDEGATE_POOL_TIMEOUT", "10s"),
+        EVEN,
+    ];
     let proxy = Proxy::with(shared(), &variables).await;
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
     // Clients are dealt to the worker that has the fewest: one after the other, round and round.
@@ -125,7 +132,7 @@ async fn one_that_never_pauses_does_not_keep_the_only_connection() {
 async fn what_one_worker_does_not_use_another_gets() {
     database("fairness_idle").await;
     let variables =
-        [("TIDEGATE_POOL_SIZE", "6"), ("TIDEGATE_WORKERS", "2"), ("TIDEGATE_POOL_TIMEOUT", "10s")];
+        [("TIDEGATE_POOL_SIZE", "6"), ("TIDEGATE_WORKERS", "2"), ("TIDEGATE_POOL_TIMEOUT", "10s"), EVEN];
     let proxy = Proxy::with(shared(), &variables).await;
     let mut workers = [Vec::new(), Vec::new()];
     for n in 0..12 {

@@ -259,7 +259,8 @@ async fn a_server_lost_inside_a_transaction_is_told_and_the_session_goes_on() {
 /// A database that was used through the proxy, as that of a test run, can be dropped, copied and renamed through it.
 #[tokio::test]
 async fn databases_are_dropped_copied_and_renamed() {
-    let proxy = Proxy::start(shared()).await;
+    // A client that stays with its worker has its server connection again.
+    let proxy = Proxy::with(shared(), &[("TIDEGATE_CLIENT_PLACEMENT", "even")]).await;
     let admin = proxy.connect().await;
     // Whoever has no right to it throws nobody out.
     admin.batch_execute("CREATE ROLE operation_nobody LOGIN").await.unwrap();

@@ -52,6 +52,12 @@ impl Proxy {
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stderr(log);
+        if !variables.iter().any(|(name, _)| ["TIDEGATE_CONFIG", "TIDEGATE_CLIENT_PLACEMENT"].contains(name))
+        {
+            // Clients of both workers, if nothing else is asked for: see `make test-roam`.
+            let placement = std::env::var("TIDEGATE_CLIENT_PLACEMENT");
+            command.env("TIDEGATE_CLIENT_PLACEMENT", placement.unwrap_or_else(|_| "even".to_owned()));
+        }
         if !variables.iter().any(|(name, _)| name.starts_with("TIDEGATE_AUTH")) {
             command.env("TIDEGATE_AUTH", "trust");
         }

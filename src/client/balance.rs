@@ -1,0 +1,99 @@
+//! How busy the workers are, and who has clients move for that.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::gather::{Director, Load, Move, for_newcomer};
+use super::worker::{Job, Shared, Worker};
+use crate::config::settings::Placement;
+use crate::net::timers::sleep;
+
+/// How often that is looked at.
+const TICK: Duration = Duration::from_millis(200);
+
+impl Shared {
+    /// What that worker has to do; `None` if it is gone.
+    fn load(&self, number: usize) -> Option<Load> {
+        let door = self.workers.get(number).filter(|door| !door.jobs.is_closed())?;
+        let busy = f64::from(door.busy.load(Ordering::Relaxed)) / 1000.0;
+        Some(Load { busy, clients: door.load.load(Ordering::Relaxed) })
+    }
+
+    /// The worker for a new client, of those that are there.
+    pub(super) fn worker_for_newcomer(&self, placement: Placement) -> Option<usize> {
+        let loads = (0..self.workers.len()).filter_map(|number| Some((number, self.load(number)?)));
+        match placement {
+            Placement::Gather => for_newcomer(loads),
+            Placement::Even | Placement::Roam => {
+                loads.min_by_key(|(_, load)| load.clients).map(|(number, _)| number)
+            }
+        }
+    }
+}
+
+/// Looks time and again how busy this worker is; the first one says who is to move, too.
+pub(super) async fn balance(worker: Rc<Worker>) {
+    let shared = &worker.shared;
+    let count = shared.workers.len();
+    let Some(door) = shared.workers.get(worker.number).filter(|_| count > 1) else { return };
+    let (mut used, mut at) = (cpu_time(), worker.now());
+    let mut director = Director::default();
+    // Who was told to send some away, of whom the first worker has told so.
+    let mut told = vec![false; count];
+    let mut before = Placement::default();
+    loop {
+        let placement = worker.settings().client_placement;
+        if placement == Placement::Roam {
+            let (from, to) = (worker.number, (worker.number + 1) % count);
+            worker.sends.set(Some(Move { from, to, share: 1.0, salt: 0 }));
+        } else if before == Placement::Roam {
+            worker.sends.set(None);
+        }
+        before = placement;
+        sleep(TICK).await;
+        let (used_now, now) = (cpu_time(), worker.now());
+        let elapsed = now.saturating_sub(at).as_secs_f64().max(1e-3);
+        let share = used_now.saturating_sub(used).as_secs_f64() / elapsed;
+        (used, at) = (used_now, now);
+        // What lasts for less than two looks is no reason for a move.
+        let last = f64::from(door.busy.load(Ordering::Relaxed)) / 1000.0;
+        let busy = ((share.min(1.0) + last) * 500.0) as u32;
+        door.busy.store(busy, Ordering::Relaxed);
+        worker.metrics.busy(busy);
+        if worker.number == 0 && placement != Placement::Roam {
+            let loads: Vec<_> = (0..count).map(|number| shared.load(number)).collect();
+            let moves = if placement == Placement::Gather { director.look(&loads) } else { Vec::new() };
+            direct(shared, &moves, &mut told);
+        }
+    }
+}
+
+/// Tells workers which of their clients are to move. `told` says who was told at the last look.
+fn direct(shared: &Shared, moves: &[Move], told: &mut [bool]) {
+    for ((number, told), door) in told.iter_mut().enumerate().zip(shared.workers.iter()) {
+        let now = moves.iter().find(|m| m.from == number).copied();
+        // Anew at each look: a worker may have been told something else by a setting meanwhile.
+        if now.is_some() || *told {
+            *told = now.is_some();
+            // One that is gone has none.
+            let _ = door.jobs.send(Job::Send(now));
+        }
+    }
+}
+
+impl Worker {
+    /// Where the client of that process id is to go, if it is to.
+    #[inline]
+    pub(super) fn sends_away(&self, pid: u32) -> Option<usize> {
+        self.sends.get().filter(|sends| sends.means(pid)).map(|sends| sends.to)
+    }
+}
+
+/// The time that this thread has had on a processor.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
