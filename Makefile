@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 # `make release` builds target/pgo/tidegate, laid out by what it really runs: see scripts/release.
-.PHONY: demo test test-clients release bench bench-compare bench-logins bench-instructions
+.PHONY: demo test test-roam test-clients release bench bench-compare bench-logins bench-instructions
 demo:
 	@scripts/ensure
 	cargo run --release --quiet -- demo
@@ -14,6 +14,11 @@ test:
 	cargo clippy --all-targets --features jemalloc -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	cargo test --features jemalloc
+
+# The integration tests with clients that go to the next worker between any two transactions.
+test-roam:
+	@scripts/ensure clients
+	TIDEGATE_CLIENT_PLACEMENT=roam cargo test --features jemalloc --test it
 
 test-clients:
 	@scripts/ensure all-clients

@@ -16,6 +16,7 @@ mod heavy;
 mod layers;
 mod logins;
 mod operation;
+mod placement;
 mod pooling;
 mod proof;
 mod protocol;
