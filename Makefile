@@ -15,10 +15,10 @@ test:
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 	cargo test --features jemalloc
 
-# The integration tests with clients that go to the next worker between any two transactions.
+# The integration tests with clients that go to the next worker between any two transactions; TESTS="twins tls" for some of them.
 test-roam:
 	@scripts/ensure clients
-	TIDEGATE_CLIENT_PLACEMENT=roam cargo test --features jemalloc --test it
+	TIDEGATE_CLIENT_PLACEMENT=roam cargo test --features jemalloc --test it -- $(TESTS)
 
 test-clients:
 	@scripts/ensure all-clients

@@ -52,8 +52,11 @@ impl Proxy {
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stderr(log);
-        if !variables.iter().any(|(name, _)| ["TIDEGATE_CONFIG", "TIDEGATE_CLIENT_PLACEMENT"].contains(name))
-        {
+        let has = |name: &str| variables.iter().any(|(variable, _)| *variable == name);
+        if has("TIDEGATE_CONFIG") {
+            // What the file says is not to be outweighed by what these tests run with.
+            command.env_remove("TIDEGATE_CLIENT_PLACEMENT");
+        } else if !has("TIDEGATE_CLIENT_PLACEMENT") {
             // Clients of both workers, if nothing else is asked for: see `make test-roam`.
             let placement = std::env::var("TIDEGATE_CLIENT_PLACEMENT");
             command.env("TIDEGATE_CLIENT_PLACEMENT", placement.unwrap_or_else(|_| "even".to_owned()));
