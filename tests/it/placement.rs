@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Instant;
 
 use tokio_postgres::{Client, NoTls};
 
-use crate::support::peer::{Peer, Script};
 use crate::support::proxy::{PATIENCE, last_route, rows, sqlstate, value};
 use crate::support::{Proxy, database, shared};
 
@@ -52,7 +50,10 @@ async fn few_clients_share_one_worker() {
 #[tokio::test]
 async fn a_client_takes_with_it_what_is_its_own() {
     database("placement_own").await;
-    let proxy = placed("roam", "3").await;
+    // However busy the machine is, reads are for replicas.
+    let variables =
+        [("TIDEGATE_WORKERS", "3"), (PLACEMENT, "roam"), ("TIDEGATE_FRESHNESS_REPLICA_WAIT", "30s")];
+    let proxy = Proxy::with(shared(), &variables).await;
     proxy.wait_catalog("placement_own").await;
     let client = proxy.connect_to("placement_own").await;
     let another = proxy.connect_to("placement_own").await;
@@ -86,7 +87,12 @@ async fn a_client_takes_with_it_what_is_its_own() {
         assert_eq!(value(&another, "SELECT current_setting('application_name')").await, "another");
         another.query_one(&same, &[&n]).await.unwrap();
     }
-    assert_eq!(last_route(&client).await.1, "replica");
+    // Once the catalog has been read anew behind the definitions.
+    let began = Instant::now();
+    while last_route(&client).await.1 != "replica" {
+        assert!(began.elapsed() < PATIENCE, "nothing is read from replicas");
+        value(&client, "SELECT x FROM u").await;
+    }
     // What binds it to a server keeps it where that is.
     client.batch_execute("CREATE TEMP TABLE own AS SELECT 1 AS x").await.unwrap();
     for _ in 0..10 {
@@ -131,42 +137,6 @@ const SLEEP: &str = "/* tidegate: route=primary */ SELECT pg_sleep(60)";
 
 const SLEEPS: &str =
     "SELECT pid FROM pg_stat_activity WHERE query LIKE '/* tidegate: %pg_sleep(60)' AND state = 'active'";
-
-/// Asks Tidegate itself, all the while, and no server: that takes a worker's time.
-fn hurry(port: u16, stop: &Arc<AtomicBool>) -> thread::JoinHandle<Peer> {
-    const AT_ONCE: usize = 100;
-    let stop = stop.clone();
-    thread::spawn(move || {
-        let mut peer = Peer::log_in(port);
-        let asked = Script::default().query("SHOW tidegate.token").0.repeat(AT_ONCE);
-        while !stop.load(Ordering::Relaxed) {
-            peer.send(&asked);
-            (0..AT_ONCE).for_each(|_| drop(peer.until(b'Z')));
-        }
-        peer
-    })
-}
-
-#[tokio::test]
-async fn clients_spread_where_one_worker_is_too_busy_and_gather_again() {
-    let proxy = placed("gather", "2").await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let hurrying: Vec<_> = (0..4).map(|_| hurry(proxy.port, &stop)).collect();
-    let began = Instant::now();
-    while on_worker(&proxy, "1").await == 0.0 {
-        assert!(began.elapsed() < PATIENCE, "one worker has it all");
-    }
-    stop.store(true, Ordering::Relaxed);
-    let mut peers: Vec<_> = hurrying.into_iter().map(|peer| peer.join().unwrap()).collect();
-    // Whoever is elsewhere comes back when it has something to ask.
-    while on_worker(&proxy, "0").await < 4.0 {
-        assert!(began.elapsed() < 2 * PATIENCE, "not all come back");
-        for peer in &mut peers {
-            peer.send(&Script::default().query("SHOW tidegate.token").0);
-            peer.until(b'Z');
-        }
-    }
-}
 
 #[tokio::test]
 async fn placement_changes_at_a_reload() {
