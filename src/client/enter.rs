@@ -11,10 +11,9 @@ use super::keyring;
 use super::lease::{NoLease, lease};
 use super::logins::{LoggingIn, Turn};
 use super::reach::Tries;
-use super::serve::{Client, Found};
+use super::serve::{AtRest, Client};
 use super::transfer::forget;
 use super::tunnel::tunnel;
-use super::unit;
 use super::worker::{Present, Worker, route_cancel};
 use crate::config::settings::Consistency;
 use crate::net::Stream;
@@ -23,7 +22,6 @@ use crate::pool::{Identity, Lease, Member, PoolKey};
 use crate::relay::{SettleError, settle};
 use crate::route::Level;
 use crate::session::Session;
-use crate::session::pins::Pins;
 use crate::wire::build::{self, Report};
 use crate::wire::sqlstate;
 
@@ -151,28 +149,9 @@ async fn let_in(
     match enter(&worker, &mut stream, arrival, &mut said, entrance, (pid, &key), &handle).await {
         Ok((session, identity, pool)) => {
             let names = worker.databases.borrow_mut().of(&identity.database, &worker.shared.catalogs);
-            let client = Client {
-                worker,
-                stream,
-                input,
-                entrance,
-                session,
-                identity,
-                key: pool,
-                handle,
-                names,
-                lease: None,
-                transaction: unit::TransactionKind::default(),
-                sets: false,
-                pid,
-                defines: false,
-                mute: false,
-                begun: None,
-                pending_unit: false,
-                skip: 0,
-                counted_pins: Pins::default(),
-                found: Found::Here,
-            };
+            let at_rest =
+                AtRest { worker, stream, entrance, session, identity, key: pool, handle, names, pid };
+            let client = Client { input, ..at_rest.into() };
             Some(Box::new(Entered { client, registered, key_of_role }))
         }
         Err(report) => refused(&worker, &mut stream, said, &report).await,

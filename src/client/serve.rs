@@ -13,7 +13,7 @@ use super::cancel::Handle;
 use super::enter::{refuse, shutting_down};
 use super::names::DatabaseNames;
 use super::outcome::open;
-use super::unit;
+use super::unit::TransactionKind;
 use super::worker::Worker;
 use crate::net::Stream;
 use crate::net::buffers::make_room;
@@ -47,7 +47,7 @@ pub(super) struct Client {
     /// The server connection of its transaction, or the one that it is bound to.
     pub(super) lease: Option<Lease>,
     /// What the transaction that is under way counts as.
-    pub(super) transaction: unit::TransactionKind,
+    pub(super) transaction: TransactionKind,
     /// The transaction under way has set something, perhaps for itself alone.
     pub(super) sets: bool,
     /// Its process id, as it is told.
@@ -66,6 +66,47 @@ pub(super) struct Client {
     pub(super) counted_pins: Pins,
     /// What is known of it at rest.
     pub(super) found: Found,
+}
+
+/// Of what a client is made that has nothing under way.
+pub(super) struct AtRest {
+    pub(super) worker: Rc<Worker>,
+    pub(super) stream: Stream,
+    pub(super) entrance: Entrance,
+    pub(super) session: Session,
+    pub(super) identity: Member,
+    pub(super) key: PoolKey,
+    pub(super) handle: Rc<Handle>,
+    pub(super) names: Rc<DatabaseNames>,
+    pub(super) pid: u32,
+}
+
+impl From<AtRest> for Client {
+    fn from(at_rest: AtRest) -> Self {
+        let AtRest { worker, stream, entrance, session, identity, key, handle, names, pid } = at_rest;
+        Self {
+            worker,
+            stream,
+            input: BytesMut::new(),
+            entrance,
+            session,
+            identity,
+            key,
+            handle,
+            names,
+            lease: None,
+            transaction: TransactionKind::default(),
+            sets: false,
+            pid,
+            defines: false,
+            mute: false,
+            begun: None,
+            pending_unit: false,
+            skip: 0,
+            counted_pins: Pins::default(),
+            found: Found::Here,
+        }
+    }
 }
 
 /// What is known of a client at rest.

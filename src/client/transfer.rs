@@ -4,19 +4,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::BytesMut;
-
 use super::accept::Entrance;
 use super::cancel::worker_of;
 use super::enter::{Counted, Entered, Registered};
 use super::keyring;
-use super::serve::{Client, Found};
-use super::unit;
+use super::serve::{AtRest, Client, Found};
 use super::worker::{Job, Present, Worker, WorkerDoor};
 use crate::monitor::CatalogCell;
 use crate::net::Released;
 use crate::pool::Identity;
-use crate::session::pins::Pins;
 use crate::session::{PackedSession, Session};
 
 /// A client on its way.
@@ -148,27 +144,8 @@ pub(super) fn take(worker: &Rc<Worker>, transfer: Transfer) -> Option<Box<Entere
     let (key, identity) = worker.pools.borrow_mut().key(identity);
     let names = worker.databases.borrow_mut().by(&identity.database, catalog);
     let session = Session::unpack(session, &mut worker.statements.borrow_mut(), key.number());
-    let client = Client {
-        worker: worker.clone(),
-        stream,
-        input: BytesMut::new(),
-        entrance,
-        session,
-        identity,
-        key,
-        handle,
-        names,
-        lease: None,
-        transaction: unit::TransactionKind::default(),
-        sets: false,
-        pid: place.pid,
-        defines: false,
-        mute,
-        begun: None,
-        pending_unit: false,
-        skip: 0,
-        counted_pins: Pins::default(),
-        found: Found::Arriving,
-    };
+    let worker = worker.clone();
+    let at_rest = AtRest { worker, stream, entrance, session, identity, key, handle, names, pid: place.pid };
+    let client = Client { mute, found: Found::Arriving, ..at_rest.into() };
     Some(Box::new(Entered { client, registered, key_of_role }))
 }
