@@ -35,8 +35,8 @@ pub struct Shared {
     pub types: Box<[u8]>,
     /// What was found out about its text.
     pub findings: Findings,
-    sense: Sense,
-    told: Cell<Option<Told>>,
+    pub(super) sense: Sense,
+    pub(super) told: Cell<Option<Told>>,
 }
 
 /// By what a text means what it means, its names and its literals: statements of one text are the same only where this is
@@ -53,15 +53,15 @@ pub struct Sense {
 
 /// What clients were told of a statement's result, by which they read its rows from then on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Told {
+pub(super) struct Told {
     /// See [`crate::wire::server::row_shape`].
-    shape: u64,
+    pub(super) shape: u64,
     /// When that was last seen to be so: the generation of the database's definitions.
-    generation: u64,
+    pub(super) generation: u64,
 }
 
 /// The [`Sense::home`] of statements that are shared with nobody: no role in a database has this number.
-const NOBODYS: u64 = u64::MAX;
+pub(super) const NOBODYS: u64 = u64::MAX;
 
 impl Shared {
     /// Whether it is shared with sessions whose settings would have it parsed otherwise than these.
@@ -219,7 +219,7 @@ impl Unnamed {
 
 /// A statement on the session's own server.
 #[derive(Debug)]
-struct Bound {
+pub(super) struct Bound {
     /// Empty where SQL prepared it.
     text: Box<[u8]>,
     findings: Findings,
@@ -229,41 +229,22 @@ struct Bound {
 #[derive(Debug, Default)]
 pub struct ClientStatements {
     /// Many clients never have any.
-    kept: Option<Box<Kept>>,
+    pub(super) kept: Option<Box<Kept>>,
     /// The unnamed one.
     pub unnamed: Unnamed,
 }
 
 /// Those that have names.
 #[derive(Debug, Default)]
-struct Kept {
-    named: HashMap<Box<[u8]>, SharedStatement, RandomState>,
+pub(super) struct Kept {
+    pub(super) named: HashMap<Box<[u8]>, SharedStatement, RandomState>,
     /// Those that stand on the session's own server under the client's names: prepared by SQL, and all that came
     /// behind the first of these.
-    bound: HashMap<Box<[u8]>, Bound, RandomState>,
-    bytes: usize,
+    pub(super) bound: HashMap<Box<[u8]>, Bound, RandomState>,
+    pub(super) bytes: usize,
     /// The generation of definitions in which the first of the named ones was prepared.
-    generation: u64,
+    pub(super) generation: u64,
 }
-
-/// The prepared statements of a client on its way from one worker to another.
-#[derive(Debug)]
-pub struct PackedStatements {
-    named: Vec<(Box<[u8]>, PackedStatement)>,
-    generation: u64,
-    unnamed: Unnamed,
-}
-
-#[derive(Debug)]
-struct PackedStatement {
-    text: Box<[u8]>,
-    types: Box<[u8]>,
-    sense: Sense,
-    told: Option<Told>,
-}
-
-/// With more statements than this, or more bytes of them, a client stays where it is: to pack them takes time.
-const MOST_PACKED: (usize, usize) = (256, 256 * 1024);
 
 /// The client has [`MAX_PER_CLIENT`] prepared statements already, or [`MAX_BYTES_PER_CLIENT`] of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -374,47 +355,6 @@ impl ClientStatements {
         Ok(())
     }
 
-    /// Whether they may go to another worker: none stands on the session's own server, and they are not many.
-    #[must_use]
-    pub fn may_move(&self) -> bool {
-        self.kept.as_ref().is_none_or(|kept| {
-            kept.bound.is_empty() && kept.named.len() <= MOST_PACKED.0 && kept.bytes <= MOST_PACKED.1
-        })
-    }
-
-    /// Packs them for another worker; those that [`Self::is_bound`] are lost.
-    #[must_use]
-    pub fn pack(self) -> PackedStatements {
-        let kept = self.kept.unwrap_or_default();
-        let pack = |(name, statement): (_, SharedStatement)| {
-            let (sense, told) = (statement.sense, statement.told.get());
-            (
-                name,
-                PackedStatement { text: statement.text.clone(), types: statement.types.clone(), sense, told },
-            )
-        };
-        let named = kept.named.into_iter().map(pack).collect();
-        PackedStatements { named, generation: kept.generation, unnamed: self.unnamed }
-    }
-
-    /// Unpacks them on the worker whose statements `table` has, and where `home` stands for the role and database.
-    #[must_use]
-    pub fn unpack(packed: PackedStatements, table: &mut Statements, home: u64) -> Self {
-        let mut unpacked = Self { kept: None, unnamed: packed.unnamed };
-        if unpacked.unnamed.number != 0 {
-            unpacked.unnamed.number = table.number();
-        }
-        if !packed.named.is_empty() {
-            let kept = unpacked.kept.get_or_insert_default();
-            kept.generation = packed.generation;
-            for (name, statement) in packed.named {
-                kept.bytes += statement.text.len();
-                kept.named.insert(name, statement.unpack(table, home));
-            }
-        }
-        unpacked
-    }
-
     /// Remembers the unnamed statement.
     pub fn set_unnamed(&mut self, number: u64, text: &[u8], types: &[u8]) {
         self.unnamed.number = number;
@@ -458,88 +398,9 @@ impl ClientStatements {
     }
 }
 
-impl PackedStatement {
-    fn unpack(self, table: &mut Statements, home: u64) -> SharedStatement {
-        let shared = (self.sense.home != NOBODYS).then(|| {
-            let sense = Sense { home, ..self.sense };
-            table.intern(&self.text, &self.types, sense)
-        });
-        // Those who share one were all told the same of it. By definitions that have changed since, clients over there may
-        // have been told otherwise.
-        let agrees = |shared: &SharedStatement| match (self.told, shared.told.get()) {
-            (Some(here), Some(there)) => here.shape == there.shape,
-            _ => true,
-        };
-        let statement = shared.filter(agrees).unwrap_or_else(|| table.own(&self.text, &self.types));
-        if let Some(here) = self.told {
-            let there = statement.told.get().unwrap_or(here);
-            let generation = here.generation.max(there.generation);
-            statement.told.set(Some(Told { generation, ..there }));
-        }
-        statement
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn statements_mean_the_same_on_another_worker() {
-        let sense = |home, generation| Sense { home, settings: 1, generation };
-        let (mut here, mut there) = (Statements::default(), Statements::default());
-        // Numbers and names stand for something else over there.
-        for text in [&b"select 3"[..], b"select 4", b"select 5"] {
-            there.own(text, b"\0\0");
-        }
-        let known = there.intern(b"select 1", b"\0\0", sense(9, 1));
-        let other = there.intern(b"select 2", b"\0\0", sense(9, 1));
-        assert!(other.describe(22, 1));
-        let mut client = ClientStatements::default();
-        client.begin(1);
-        for (name, text) in [(&b"a"[..], &b"select 1"[..]), (b"b", b"select 2")] {
-            let statement = here.intern(text, b"\0\0", sense(4, 1));
-            assert!(statement.describe(11, 1));
-            client.insert(name, statement).unwrap();
-        }
-        client.insert(b"c", here.own(b"select now()", b"\0\0")).unwrap();
-        client.set_unnamed(here.number(), b"select $1", b"\0\0");
-        let taken = there.number();
-        assert!(client.may_move());
-        let moved = ClientStatements::unpack(client.pack(), &mut there, 9);
-        let get = |name: &[u8]| moved.get(name).unwrap();
-        // The same as others have over there; but not where they were told otherwise.
-        assert!(Rc::ptr_eq(get(b"a"), &known) && !known.describe(12, 1));
-        assert!(!Rc::ptr_eq(get(b"b"), &other) && get(b"b").describe(11, 1) && !get(b"b").describe(22, 1));
-        assert!(other.describe(22, 1));
-        assert_eq!(moved.text(b"b"), Some(&b"select 2"[..]));
-        let again = there.own(b"select now()", b"\0\0");
-        assert!(!Rc::ptr_eq(get(b"c"), &again) && again.name != get(b"c").name);
-        assert_eq!((moved.len(), moved.text(b"")), (3, Some(&b"select $1"[..])));
-        assert!(moved.unnamed.number > taken);
-        assert!(!moved.are_older_than(1) && moved.are_older_than(2));
-        // A client without any takes no room for them.
-        let none = ClientStatements::unpack(ClientStatements::default().pack(), &mut there, 9);
-        assert!(none.kept.is_none() && none.unnamed.number == 0);
-    }
-
-    #[test]
-    fn many_statements_keep_a_client_where_it_is() {
-        let mut table = Statements::default();
-        let mut client = ClientStatements::default();
-        for n in 0..MOST_PACKED.0 {
-            client.insert(format!("{n}").as_bytes(), table.own(b"select 1", b"")).unwrap();
-        }
-        assert!(client.may_move());
-        client.insert(b"one more", table.own(b"select 1", b"")).unwrap();
-        assert!(!client.may_move());
-        let mut client = ClientStatements::default();
-        client.insert(b"long", table.own(&vec![b' '; MOST_PACKED.1 + 1], b"")).unwrap();
-        assert!(!client.may_move());
-        let mut client = ClientStatements::default();
-        client.bind(b"by sql").unwrap();
-        assert!(!client.may_move());
-    }
 
     #[test]
     fn the_same_statement_has_one_name_and_another_has_another() {
