@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::gather::{Director, Load, Move, for_newcomer};
+use super::gather::{Director, Load, Move, alike, for_newcomer};
 use super::worker::{Job, Shared, Worker};
 use crate::config::settings::Placement;
 use crate::net::timers::sleep;
@@ -63,6 +63,7 @@ pub(super) async fn balance(worker: Rc<Worker>) {
         let busy = ((share.min(1.0) + last) * 500.0) as u32;
         door.busy.store(busy, Ordering::Relaxed);
         worker.metrics.busy(busy);
+        worker.alike.set(alike(busy, shared.workers.iter().map(|door| door.busy.load(Ordering::Relaxed))));
         if worker.number == 0 && placement != Placement::Roam {
             let loads: Vec<_> = (0..count).map(|number| shared.load(number)).collect();
             let moves = if placement == Placement::Gather { director.look(&loads) } else { Vec::new() };

@@ -65,6 +65,14 @@ pub(super) fn for_newcomer(loads: impl Iterator<Item = (usize, Load)> + Clone) -
     first.or_else(|| loads.min_by(|(_, a), (_, b)| order(a, b))).map(|(number, _)| number)
 }
 
+/// As how many like one that is so busy `all` are taken together, itself among them: 1 to as many as there are.
+#[must_use]
+pub(super) fn alike(own: u32, all: impl ExactSizeIterator<Item = u32>) -> usize {
+    let (count, own) = (all.len().max(1), u64::from(own.max(1)));
+    let all: u64 = all.map(u64::from).sum();
+    usize::try_from((all + own / 2) / own).unwrap_or(count).clamp(1, count)
+}
+
 /// Says which clients are to move, look by look.
 #[derive(Debug, Default)]
 pub(super) struct Director {
@@ -180,6 +188,20 @@ mod tests {
         assert_eq!(newcomer(&[]), None);
         let few = [(3, Load { busy: 1.0, clients: 9 }), (5, Load { busy: 1.0, clients: 8 })];
         assert_eq!(for_newcomer(few.into_iter()), Some(5));
+    }
+
+    #[test]
+    fn one_is_like_all_the_others_or_does_it_all() {
+        let cases: [(&[u32], [usize; 2]); 5] = [
+            (&[800, 800], [2, 2]),
+            (&[800, 0], [1, 2]),
+            (&[600, 250], [1, 2]),
+            (&[0, 0], [1, 1]),
+            (&[500, 500, 490, 510], [4, 4]),
+        ];
+        for (busy, expected) in cases {
+            assert_eq!([0, 1].map(|n| alike(busy[n], busy.iter().copied())), expected, "{busy:?}");
+        }
     }
 
     #[test]

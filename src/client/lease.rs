@@ -89,7 +89,7 @@ pub(super) async fn obtain(
                 _ => connection.is_standby().then_some("it has become a standby"),
             };
             let Some(why) = why else {
-                worker.shut.borrow_mut().clear(node, key);
+                worker.refusals.borrow_mut().clear(node, key);
                 return Ok(Lease { connection: Box::new(connection), key, permit });
             };
             connection.close();

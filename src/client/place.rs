@@ -8,7 +8,6 @@ use super::worker::Worker;
 use crate::lsn::Proof;
 use crate::metrics::WaitOutcome;
 use crate::net::timers::timeout;
-use crate::pool::PoolKey;
 use crate::route::{Ask, Decision, Lack, Level, Open, View, Want, Why, decide};
 use crate::session::Session;
 use crate::topology::{NodeId, Role, Topology};
@@ -44,7 +43,7 @@ pub enum Look {
     },
 }
 
-/// Decides where a unit of a session of that `key` goes by what is known `now`.
+/// Decides where a unit of a session goes by what is known `now`.
 ///
 /// # Errors
 /// What the client is to be told.
@@ -54,7 +53,6 @@ pub fn look(
     topology: &Topology,
     session: &mut Session,
     ask: &Ask<'_>,
-    key: PoolKey,
     now: Duration,
 ) -> Result<Look, Report> {
     if session.freshness.resolve(topology, |node| worker.polls.next(node)) {
@@ -62,12 +60,8 @@ pub fn look(
     }
     let heard = worker.heard.borrow();
     let pools = worker.pools.borrow();
-    let shut = worker.shut.borrow();
-    // Clients are dealt evenly: the other workers will have as many.
-    let busy = |node| match shut.is_shut(node, key, now) && !pools.has_idle(node, key) {
-        false => pools.busy(node) * worker.shared.workers.len(),
-        true => usize::MAX,
-    };
+    // The other workers will have as many for as much as they do.
+    let busy = |node| pools.busy(node) * worker.alike.get();
     let decision =
         decide(ask, &session.freshness.view(&heard), topology, now, &mut worker.budget.borrow_mut(), busy);
     match decision {
@@ -92,7 +86,6 @@ pub async fn wait(
     session: &mut Session,
     handle: &Handle,
     mut ask: Ask<'_>,
-    key: PoolKey,
     began: Duration,
 ) -> Result<Place, Report> {
     ask.waited_since = Some(began);
@@ -100,7 +93,7 @@ pub async fn wait(
     loop {
         let now = worker.now();
         let topology = worker.topology();
-        match look(worker, &topology, session, &ask, key, now)? {
+        match look(worker, &topology, session, &ask, now)? {
             Look::Go(place) => {
                 let outcome =
                     if place.role == Role::Replica { WaitOutcome::Replica } else { WaitOutcome::Primary };

@@ -8,8 +8,8 @@ use super::place::{Look, Place, look, wait};
 use super::serve::Client;
 use crate::config::Settings;
 use crate::config::settings::OverBudget;
-use crate::pool::Lease;
 use crate::pool::pools::Step;
+use crate::pool::{Lease, Refused};
 use crate::route::eligible::is_candidate;
 use crate::route::{Ask, RouteHint, Want, Why};
 use crate::session::Unit;
@@ -106,8 +106,7 @@ impl Client {
         let topology = self.worker.topology();
         let ask = self.ask(unit, tries, &self.worker.settings()).ok()?;
         let now = self.worker.now();
-        let Look::Go(place) = look(&self.worker, &topology, &mut self.session, &ask, self.key, now).ok()?
-        else {
+        let Look::Go(place) = look(&self.worker, &topology, &mut self.session, &ask, now).ok()? else {
             return None;
         };
         if place.role != Role::Replica {
@@ -126,14 +125,15 @@ impl Client {
         None
     }
 
-    /// Before the first try. A replica that has just not let the role in need not be asked, if another node may serve the
-    /// unit instead.
+    /// Before the first try. A replica that has just given the role no connection need not be asked, if another node may serve
+    /// the unit instead.
     pub(super) fn tries(&self, unit: &Unit) -> Tries {
         let refusals = self.worker.refusals.borrow();
         if refusals.is_empty() {
             return Tries::default();
         }
-        let avoid = refusals.of(self.key, self.worker.now());
+        let has_idle = |node| self.worker.pools.borrow().has_idle(node, self.key);
+        let avoid = refusals.of(self.key, self.worker.now(), has_idle);
         if avoid.is_empty() {
             return Tries::default();
         }
@@ -150,7 +150,7 @@ impl Client {
     /// A replica has refused the session's role or database.
     fn not_let_in(&self, node: NodeId, said: &str) {
         let worker = &self.worker;
-        if worker.refusals.borrow_mut().note(node, self.key, worker.now()) {
+        if worker.refusals.borrow_mut().note(node, self.key, Refused::NotLetIn, worker.now()) {
             let (node, user, database) = (self.node_name(node), &self.identity.user, &self.identity.database);
             tracing::warn!(
                 node,
@@ -166,9 +166,9 @@ impl Client {
     fn unreachable(&self, node: NodeId, why: &str) {
         let worker = &self.worker;
         worker.polls.kick(node);
-        if worker.shut.borrow_mut().note(node, self.key, worker.now()) {
+        if worker.refusals.borrow_mut().note(node, self.key, Refused::NoneTaken, worker.now()) {
             let node = self.node_name(node);
-            tracing::warn!(node, ?why, "a replica takes no new connections: others are preferred");
+            tracing::warn!(node, ?why, "a replica takes no new connections: reads pass it by");
         }
     }
 
@@ -182,7 +182,7 @@ impl Client {
     ) -> Result<(Look, Option<Step>), Report> {
         let topology = self.worker.topology();
         let ask = self.ask(unit, tries, &self.worker.settings())?;
-        let found = look(&self.worker, &topology, &mut self.session, &ask, self.key, now)?;
+        let found = look(&self.worker, &topology, &mut self.session, &ask, now)?;
         let step = match found {
             Look::Go(place) => self.worker.pools.borrow_mut().take(place.node, self.key, &topology),
             Look::Wait { .. } => None,
@@ -221,8 +221,7 @@ impl Client {
                         break;
                     }
                     let (worker, handle) = (&self.worker, &self.handle);
-                    let waited =
-                        wait(worker, &mut self.session, handle, ask, self.key, worker.about_now()).await;
+                    let waited = wait(worker, &mut self.session, handle, ask, worker.about_now()).await;
                     let place = match waited {
                         Ok(place) => place,
                         Err(report) => return Err(tries.or_refusal(report)),

@@ -31,7 +31,7 @@ use crate::net::executor::step;
 use crate::net::timers::sleep;
 use crate::net::{Acceptor, Buffers, Connectors, Ring, Timers, executor, spawn};
 use crate::pool::pools::Age;
-use crate::pool::{Lease, Limits, Pools, Refusals, Shut};
+use crate::pool::{Lease, Limits, Pools, Refusals};
 use crate::session::{KnownTexts, Statements, Told};
 use crate::sql::Learned;
 use crate::topology::{Heard, NodeId, Topology};
@@ -120,12 +120,12 @@ pub struct Worker {
     pub settings: Latest<Settings>,
     /// Its server connections.
     pub pools: RefCell<Pools>,
-    /// Standbys that have not let somebody in.
+    /// Standbys that have just given somebody no connection.
     pub refusals: RefCell<Refusals>,
-    /// Standbys that have just taken no new connection.
-    pub shut: RefCell<Shut>,
     /// Its clients that are to go to another worker.
     pub sends: Cell<Option<Move>>,
+    /// All workers together have as much to do as so many like this one.
+    pub alike: Cell<usize>,
     /// Its free buffers.
     pub buffers: RefCell<Buffers>,
     /// Room for clients that have something to do.

@@ -386,6 +386,37 @@ async fn a_replica_that_is_full_is_passed_by_unless_a_connection_is_at_hand() {
     }
 }
 
+#[tokio::test]
+async fn the_only_replica_is_not_asked_in_vain_by_each_read_when_it_is_full() {
+    let cluster = Cluster::start(1).unwrap();
+    let full = cluster.replica(0);
+    cluster.primary().execute("CREATE ROLE crowd LOGIN CONNECTION LIMIT 1").await.unwrap();
+    cluster.wait_caught_up().await.unwrap();
+    let proxy = Proxy::start(&cluster).await;
+    let url = |port| format!("postgres://crowd@127.0.0.1:{port}/postgres");
+    let other = connect(&url(full.port)).await;
+    let reads = reader(&url(proxy.port)).await;
+    let began = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(value(&reads, "SELECT 1").await, "1");
+        let (_, role, why) = last_route(&reads).await;
+        assert_eq!((role.as_str(), why.as_str()), ("primary", "no_replica"));
+    }
+    let (refused, seconds) = (refused_logins(full, "role \"crowd\""), began.elapsed().as_secs());
+    assert!((1..=1 + seconds as usize).contains(&refused), "{refused} times in {seconds} s");
+    // Who insists on it asks it, and is told what it says.
+    let insists = reader(&url(proxy.port)).await;
+    insists.batch_execute("SET tidegate.route = replica").await.unwrap();
+    assert!(insists.batch_execute("SELECT 1").await.is_err());
+    assert!(refused_logins(full, "role \"crowd\"") > refused);
+    drop(other);
+    let began = Instant::now();
+    while last_route(&reads).await.1 != "replica" {
+        assert!(began.elapsed() < PATIENCE, "it is never asked again");
+        value(&reads, "SELECT 1").await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_has_yet_to_hear_of_a_role_or_database_is_passed_by() {
     let cluster = Cluster::start(1).unwrap();
