@@ -111,7 +111,7 @@ class Cell:
             for found in runs.values():
                 found.append({"error": f"failed: {explain(error)}"})
         results = {name: merge(found) for name, found in runs.items()}
-        ratios(self.columns, results)
+        ratios(self.columns, runs, results)
         return {"about": self.about, "columns": self.columns, "results": results}
 
     def attempt(self, bench, name, row):

@@ -42,16 +42,18 @@ def merge(runs):
     return merged
 
 
-def ratios(columns, results):
-    """Adds to each result how its medians compare to those of others."""
+def ratios(columns, runs, results):
+    """Adds to each result how it compares to others: the median of the ratios of all rounds. What else a machine does goes on
+    for many rounds, or for a few, and is the same for all in one round, more or less; not so for the medians of each."""
     for name, result in results.items():
         result["ratios"] = {}
         for column in columns:
             for other in column.over:
-                base = results.get(name.split(",")[0] if other == ITSELF else other, {}).get(column.key, {}).get("median")
-                mine = result.get(column.key, {}).get("median")
-                if base and mine is not None:
-                    result["ratios"].setdefault(other, {})[column.key] = mine / base
+                pairs = zip(runs[name], runs.get(name.split(",")[0] if other == ITSELF else other, []))
+                both = [(mine.get(column.key), base.get(column.key)) for mine, base in pairs]
+                found = [mine / base for mine, base in both if mine is not None and base]
+                if found:
+                    result["ratios"].setdefault(other, {})[column.key] = statistics.median(found)
 
 
 def table(name, cell):
@@ -85,7 +87,7 @@ def table(name, cell):
 
 def head(report):
     return (f"{report['date']}, {report['machine']}; {report['versions']}; {report['rounds']} rounds, interleaved; medians "
-            "(lowest to highest). CPU and memory are those of the proxy's own processes.\n")
+            "(lowest to highest); a ratio is the median of those of each round. CPU and memory are those of the proxy's own processes.\n")
 
 
 def markdown(report):
