@@ -38,7 +38,7 @@ impl Client {
                 .hint("SET tidegate.route = auto, or take the routing comment away."));
             }
         }
-        if !unit.is_judged() || verdict.texts == 0 || self.session.hides_ascii() {
+        if !unit.is_judged() || !verdict.has_text() || self.session.hides_ascii() {
             return Ok(Want::Primary(Why::Unjudged));
         }
         if begins_read_only {

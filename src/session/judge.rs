@@ -48,6 +48,8 @@ pub struct Verdict {
     refused: Option<Reason>,
     /// Texts that are not empty.
     pub texts: u32,
+    /// There is an empty one, as drivers send to see whether a connection works.
+    blank: bool,
     /// Statements of all texts.
     pub statements: u32,
     /// What all texts may leave behind.
@@ -118,7 +120,13 @@ impl Verdict {
     /// Whether there are texts, and none of them can write.
     #[must_use]
     pub fn is_read(&self) -> bool {
-        self.texts > 0 && matches!(self.access(), Access::Read)
+        self.has_text() && matches!(self.access(), Access::Read)
+    }
+
+    /// Whether there is a text, be it an empty one.
+    #[must_use]
+    pub fn has_text(&self) -> bool {
+        self.texts > 0 || self.blank
     }
 
     /// Takes in the next text of the unit.
@@ -130,6 +138,7 @@ impl Verdict {
         self.read_write |= class.read_write;
         self.of_session |= class.access == Access::Primary(Reason::SessionState);
         if class.statements == 0 {
+            self.blank = true;
             return;
         }
         let first = self.texts == 0;

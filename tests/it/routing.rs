@@ -387,6 +387,23 @@ async fn a_replica_that_is_full_is_passed_by_unless_a_connection_is_at_hand() {
 }
 
 #[tokio::test]
+async fn an_empty_query_is_a_read() {
+    let proxy = Proxy::start(shared()).await;
+    proxy.wait_catalog("postgres").await;
+    let client = proxy.connect().await;
+    for hint in ["auto", "replica", "primary"] {
+        client.batch_execute(&format!("SET tidegate.route = {hint}")).await.unwrap();
+        let role = if hint == "primary" { "primary" } else { "replica" };
+        for ping in ["", "-- ping", ";"] {
+            client.batch_execute(ping).await.unwrap();
+            assert_eq!(last_route(&client).await.1, role, "{hint} {ping}");
+            client.execute(ping, &[]).await.unwrap();
+            assert_eq!(last_route(&client).await.1, role, "{hint} {ping}, extended");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_only_replica_is_not_asked_in_vain_by_each_read_when_it_is_full() {
     let cluster = Cluster::start(1).unwrap();
     let full = cluster.replica(0);
