@@ -61,6 +61,12 @@ impl Client {
                 Err(error) => return unprepared(error, speaks_of_names),
             }
         }
+        if unit.named && self.session.statements.may_be_read_otherwise(self.session.settings.reading_key()) {
+            let parsed = Box::pin(self.parse_as_prepared(lease, unit)).await;
+            if let Err(error) = parsed {
+                return unprepared(error, speaks_of_names);
+            }
+        }
         let before = if how.may_heal() && unit.named {
             let messages = self.input.get(..unit.len).unwrap_or_default();
             NamesBefore::read(messages, &self.session.statements)

@@ -1,11 +1,12 @@
 //! The texts and names in a unit that has to be looked at once more.
 
 use std::collections::HashSet;
+use std::rc::Rc;
 
 use super::serve::Client;
 use super::worker::vacate;
 use crate::pool::Lease;
-use crate::relay::{SettleError, describe, fail_transaction, forget, owns, reveal, settle};
+use crate::relay::{SettleError, describe, fail_transaction, forget, owns, reveal, settle, settle_anywhere};
 use crate::session::pins::Pins;
 use crate::session::prepared::fold_statement_name;
 use crate::session::{ClientStatements, SharedStatement, Unit};
@@ -65,10 +66,12 @@ impl Client {
         if found.is_empty() {
             return Ok(());
         }
-        if lease.connection.status == Status::Idle {
-            settle(&mut lease.connection, &self.session.settings, self.pid).await?;
-        }
         for (name, statement) in found {
+            if lease.connection.status == Status::Idle {
+                let settings = &self.session.settings;
+                let settings = statement.parsed_by(settings).map_or_else(|| settings.clone(), Rc::new);
+                settle(&mut lease.connection, &settings, self.pid).await?;
+            }
             if reveal(&mut lease.connection, &name, &statement).await?
                 && self.session.statements.bind_text(&name, &statement.text).is_ok()
             {
@@ -143,8 +146,9 @@ impl Client {
         for statement in doubted {
             match describe(server, &statement).await? {
                 Some(shape) if statement.describe(shape, generation) => {
-                    if statement.has_other_settings(&self.session.settings) {
-                        // To the others that share it, it means something else than it has just been parsed as.
+                    let settings = &self.session.settings;
+                    if !statement.is_meant_under(settings) || statement.parsed_by(settings).is_some() {
+                        // It means something else than it has just been parsed as.
                         forget(server, &statement).await?;
                     } else {
                         server.statements.insert(statement);
@@ -162,6 +166,77 @@ impl Client {
             }
         }
         Ok(true)
+    }
+
+    /// The session's settings are others than those by which statements of this unit were read when they were prepared.
+    /// PostgreSQL reads a statement once; so a server that does not know such a one yet gets it by the settings of then.
+    pub(super) async fn parse_as_prepared(
+        &mut self,
+        lease: &mut Lease,
+        unit: &Unit,
+    ) -> Result<(), SettleError> {
+        let (session, server) = (&mut self.session, &mut lease.connection);
+        let mut found: Vec<(Vec<u8>, SharedStatement)> = Vec::new();
+        each_name(self.input.get(..unit.len).unwrap_or_default(), |name| {
+            let statement = session.statements.get(name);
+            let statement = statement.filter(|s| s.parsed_by(&session.settings).is_some());
+            if let Some(statement) = statement.filter(|s| !server.statements.knows(s.id))
+                && !found.iter().any(|(_, known)| known.id == statement.id)
+            {
+                found.push((name.to_vec(), statement.clone()));
+            }
+        });
+        // What a transaction has set for itself alone could not be put back.
+        let may_set = match server.status {
+            Status::Idle => true,
+            Status::Transaction => {
+                !self.sets && session.changes.is_empty() && !session.settings.marks().serializable
+            }
+            Status::Failed => false,
+        };
+        if found.is_empty() || !may_set {
+            return Ok(());
+        }
+        for (name, mut statement) in found {
+            let Some(settings) = statement.parsed_by(&session.settings).map(Rc::new) else { continue };
+            if !statement.is_meant_under(&settings) {
+                // Names may mean something else, too: to nobody else it is the same.
+                let mut table = self.worker.statements.borrow_mut();
+                let own = table.own_read_by(&statement.text, &statement.types, Some(&settings));
+                if session.statements.insert(&name, own.clone()).is_err() {
+                    continue;
+                }
+                statement = own;
+            }
+            settle_anywhere(server, &settings, self.pid).await?;
+            // What it speaks of may be gone: the server itself will tell.
+            if reveal(server, &statement.name, &statement).await? {
+                server.statements.insert(statement);
+            }
+        }
+        // Where there is none, the exchange does that.
+        if server.status != Status::Idle {
+            settle_anywhere(server, &session.settings, self.pid).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The names of the statements that a unit binds or asks about.
+fn each_name<'a>(messages: &'a [u8], mut found: impl FnMut(&'a [u8])) {
+    let mut rest = messages;
+    while let Ok(Some(frame)) = Frame::peek(rest) {
+        let Some(body) = frame.body(rest) else { break };
+        match (frame.tag, body) {
+            (tag::BIND, _) => {
+                if let Some(bind) = client::Bind::read(body) {
+                    found(bind.statement);
+                }
+            }
+            (tag::DESCRIBE, [b'S', name @ .., 0]) => found(name),
+            _ => {}
+        }
+        rest = rest.get(frame.len..).unwrap_or_default();
     }
 }
 

@@ -36,6 +36,7 @@ struct PackedStatement {
     text: Box<[u8]>,
     types: Box<[u8]>,
     sense: Sense,
+    reading: Option<SettingsMap>,
     told: Option<Told>,
 }
 
@@ -101,11 +102,14 @@ impl ClientStatements {
     pub fn pack(self) -> PackedStatements {
         let kept = self.kept.unwrap_or_default();
         let pack = |(name, statement): (_, SharedStatement)| {
-            let (sense, told) = (statement.sense, statement.told.get());
-            (
-                name,
-                PackedStatement { text: statement.text.clone(), types: statement.types.clone(), sense, told },
-            )
+            let packed = PackedStatement {
+                text: statement.text.clone(),
+                types: statement.types.clone(),
+                sense: statement.sense,
+                reading: statement.reading.as_deref().cloned(),
+                told: statement.told.get(),
+            };
+            (name, packed)
         };
         let named = kept.named.into_iter().map(pack).collect();
         PackedStatements { named, generation: kept.generation, unnamed: self.unnamed }
@@ -123,7 +127,9 @@ impl ClientStatements {
             kept.generation = packed.generation;
             for (name, statement) in packed.named {
                 kept.bytes += statement.text.len();
-                kept.named.insert(name, statement.unpack(table, home));
+                let statement = statement.unpack(table, home);
+                kept.reading = kept.reading.and(&statement);
+                kept.named.insert(name, statement);
             }
         }
         unpacked
@@ -134,7 +140,7 @@ impl PackedStatement {
     fn unpack(self, table: &mut Statements, home: u64) -> SharedStatement {
         let shared = (self.sense.home != NOBODYS).then(|| {
             let sense = Sense { home, ..self.sense };
-            table.intern(&self.text, &self.types, sense)
+            table.intern_read_by(&self.text, &self.types, sense, self.reading.as_ref())
         });
         // Those who share one were all told the same of it. By definitions that have changed since, clients over there may
         // have been told otherwise.
@@ -142,7 +148,9 @@ impl PackedStatement {
             (Some(here), Some(there)) => here.shape == there.shape,
             _ => true,
         };
-        let statement = shared.filter(agrees).unwrap_or_else(|| table.own(&self.text, &self.types));
+        let statement = shared
+            .filter(agrees)
+            .unwrap_or_else(|| table.own_read_by(&self.text, &self.types, self.reading.as_ref()));
         if let Some(here) = self.told {
             let there = statement.told.get().unwrap_or(here);
             let generation = here.generation.max(there.generation);

@@ -36,6 +36,8 @@ pub struct Shared {
     /// What was found out about its text.
     pub findings: Findings,
     pub(super) sense: Sense,
+    /// See [`SettingsMap::reading`]; `None` if nobody knows by what it was read.
+    pub(super) reading: Option<Rc<SettingsMap>>,
     pub(super) told: Cell<Option<Told>>,
 }
 
@@ -64,10 +66,17 @@ pub(super) struct Told {
 pub(super) const NOBODYS: u64 = u64::MAX;
 
 impl Shared {
-    /// Whether it is shared with sessions whose settings would have it parsed otherwise than these.
+    /// Whether, parsed by these settings, it is what all mean by it who share it.
     #[must_use]
-    pub fn has_other_settings(&self, settings: &SettingsMap) -> bool {
-        self.sense.home != NOBODYS && self.sense.settings != settings.plan_key()
+    pub fn is_meant_under(&self, settings: &SettingsMap) -> bool {
+        self.sense.home == NOBODYS || self.sense.settings == settings.plan_key()
+    }
+
+    /// The settings by which a server is to parse it, if others than these, which are in force.
+    #[must_use]
+    pub fn parsed_by(&self, settings: &SettingsMap) -> Option<SettingsMap> {
+        let parsed_by = settings.reading_as(self.reading.as_ref()?);
+        (parsed_by.reading_key() != settings.reading_key()).then_some(parsed_by)
     }
 
     /// A server describes the result. `false` if clients were told otherwise before: PostgreSQL refuses to run such a
@@ -116,11 +125,24 @@ pub struct Statements {
     hasher: RandomState,
     next: u64,
     sweep_at: usize,
+    /// By what the last new one is read: most are read like that.
+    reading: Rc<SettingsMap>,
 }
 
 impl Statements {
     /// The statement of that text and types, in that sense; made if it is new.
     pub fn intern(&mut self, text: &[u8], types: &[u8], sense: Sense) -> SharedStatement {
+        self.intern_read_by(text, types, sense, None)
+    }
+
+    /// The same, with the settings by which it is read.
+    pub fn intern_read_by(
+        &mut self,
+        text: &[u8],
+        types: &[u8],
+        sense: Sense,
+        settings: Option<&SettingsMap>,
+    ) -> SharedStatement {
         let mut hasher = self.hasher.build_hasher();
         hasher.write(text);
         hasher.write(types);
@@ -139,6 +161,7 @@ impl Statements {
         self.next += 1;
         let mut name = PREFIX.to_vec();
         name.extend_from_slice(format!("{:x}", self.next).as_bytes());
+        let reading = settings.map(|settings| self.reading(settings));
         let made = Rc::new(Shared {
             id: self.next,
             name: name.into(),
@@ -146,6 +169,7 @@ impl Statements {
             types: types.into(),
             findings: Findings::default(),
             sense,
+            reading,
             told: Cell::new(None),
         });
         self.by_key.entry(key).or_default().push(Rc::downgrade(&made));
@@ -154,8 +178,26 @@ impl Statements {
 
     /// A statement of that text and types that is shared with nobody.
     pub fn own(&mut self, text: &[u8], types: &[u8]) -> SharedStatement {
+        self.own_read_by(text, types, None)
+    }
+
+    /// The same, with the settings by which it is read.
+    pub fn own_read_by(
+        &mut self,
+        text: &[u8],
+        types: &[u8],
+        settings: Option<&SettingsMap>,
+    ) -> SharedStatement {
         let sense = Sense { home: NOBODYS, settings: 0, generation: self.number() };
-        self.intern(text, types, sense)
+        self.intern_read_by(text, types, sense, settings)
+    }
+
+    fn reading(&mut self, settings: &SettingsMap) -> Rc<SettingsMap> {
+        let reading = settings.reading();
+        if *self.reading != reading {
+            self.reading = reading.into();
+        }
+        self.reading.clone()
     }
 
     /// A number for an unnamed statement, unique in this worker.
@@ -244,6 +286,27 @@ pub(super) struct Kept {
     pub(super) bytes: usize,
     /// The generation of definitions in which the first of the named ones was prepared.
     pub(super) generation: u64,
+    pub(super) reading: Readings,
+}
+
+/// By which settings the named statements of a client were read when they were prepared: [`SettingsMap::reading_key`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Readings {
+    #[default]
+    None,
+    All(u64),
+    Different,
+}
+
+impl Readings {
+    pub(super) fn and(self, statement: &Shared) -> Self {
+        match (self, statement.reading.as_ref().map(|reading| reading.reading_key())) {
+            (_, None) => self,
+            (Self::None, Some(key)) => Self::All(key),
+            (Self::All(known), Some(key)) if known == key => self,
+            _ => Self::Different,
+        }
+    }
 }
 
 /// The client has [`MAX_PER_CLIENT`] prepared statements already, or [`MAX_BYTES_PER_CLIENT`] of them.
@@ -330,6 +393,13 @@ impl ClientStatements {
         self.kept.as_ref().is_some_and(|kept| !kept.named.is_empty() && kept.generation != generation)
     }
 
+    /// Whether any of these may be read otherwise by the settings of that [`SettingsMap::reading_key`] than when it was prepared.
+    #[must_use]
+    pub fn may_be_read_otherwise(&self, key: u64) -> bool {
+        let readings = self.kept.as_ref().map_or(Readings::None, |kept| kept.reading);
+        readings != Readings::None && readings != Readings::All(key)
+    }
+
     /// Notes the generation of definitions in which the next statement is prepared.
     pub fn begin(&mut self, generation: u64) {
         let kept = self.kept.get_or_insert_default();
@@ -349,6 +419,8 @@ impl ClientStatements {
             return Err(TooMany);
         }
         kept.bytes = bytes;
+        let readings = if kept.named.is_empty() { Readings::None } else { kept.reading };
+        kept.reading = readings.and(&statement);
         if let Some(old) = kept.named.insert(name.into(), statement) {
             kept.bytes -= old.text.len();
         }

@@ -28,6 +28,16 @@ struct Entry {
     value: Box<[u8]>,
 }
 
+impl Entry {
+    fn is_scanned_by(&self) -> bool {
+        SCANS_BY.contains(&&*self.name)
+    }
+
+    fn is_read_by(&self) -> bool {
+        self.is_scanned_by() || READS_BY.contains(&&*self.name)
+    }
+}
+
 /// The parameters of a session, or those in force on a server connection.
 ///
 /// Values are kept as the statements which set them, because only those mean the same on every
@@ -37,6 +47,7 @@ pub struct SettingsMap {
     entries: Vec<Entry>,
     hash: u64,
     plan_key: u64,
+    reading_key: u64,
     marks: Marks,
 }
 
@@ -73,6 +84,24 @@ const MEANS_NOTHING: [&str; 6] = [
     "statement_timeout",
 ];
 
+/// Settings by which a server reads a statement's text, once, when it parses it (`raw_parser`).
+const SCANS_BY: [&str; 3] = ["backslash_quote", "client_encoding", "standard_conforming_strings"];
+
+/// Settings by which it then reads literals and operators: once, too, but anew when names may mean something else, as after
+/// `search_path` has changed (`RevalidateCachedQuery` in `utils/cache/plancache.c`).
+const READS_BY: [&str; 8] = [
+    "array_nulls",
+    DATE_STYLE,
+    "intervalstyle",
+    "lc_monetary",
+    "timezone",
+    "timezone_abbreviations",
+    "transform_null_equals",
+    "xmloption",
+];
+
+const SEARCH_PATH: &str = "search_path";
+
 /// The map is full: see [`MAX_ENTRIES`] and [`MAX_BYTES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
@@ -99,7 +128,7 @@ impl SettingsMap {
     /// The value of a parameter, without its quotes; `name` in lower case.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&[u8]> {
-        self.find(name).ok().and_then(|at| self.entries.get(at)).map(|entry| &*entry.value)
+        self.entry(name).map(|entry| &*entry.value)
     }
 
     /// Sets a parameter by the statement `sql`. `name` in lower case.
@@ -176,7 +205,7 @@ impl SettingsMap {
     /// # Errors
     /// The map is full.
     pub fn reset_to(&mut self, name: &str, base: &Self) -> Result<(), Full> {
-        match base.find(name).ok().and_then(|at| base.entries.get(at)) {
+        match base.entry(name) {
             Some(entry) => self.set(name, &entry.sql, &entry.value),
             None => {
                 self.reset(name);
@@ -220,7 +249,7 @@ impl SettingsMap {
             push_statement(&entry.sql, sql);
         }
         for identity in ["session_authorization", "role"] {
-            if let Some(entry) = target.find(identity).ok().and_then(|at| target.entries.get(at)) {
+            if let Some(entry) = target.entry(identity) {
                 push_statement(&entry.sql, sql);
             }
         }
@@ -245,6 +274,39 @@ impl SettingsMap {
         self.plan_key
     }
 
+    /// A number that stands for the settings by which a server reads statements when it parses them.
+    #[must_use]
+    pub fn reading_key(&self) -> u64 {
+        self.reading_key
+    }
+
+    /// Those by which a server reads a statement when it parses it, and what says when it reads it anew.
+    #[must_use]
+    pub fn reading(&self) -> Self {
+        Self::of(self.entries.iter().filter(|entry| entry.is_read_by() || *entry.name == *SEARCH_PATH))
+    }
+
+    /// These, but statements are read as one is that was parsed by those settings ([`Self::reading`]), when it is run by these.
+    #[must_use]
+    pub fn reading_as(&self, then: &Self) -> Self {
+        let anew = self.entry(SEARCH_PATH) != then.entry(SEARCH_PATH);
+        let is_of_then = |entry: &&Entry| if anew { entry.is_scanned_by() } else { entry.is_read_by() };
+        let of_now = self.entries.iter().filter(|entry| !is_of_then(entry));
+        Self::of(of_now.chain(then.entries.iter().filter(is_of_then)))
+    }
+
+    fn entry(&self, name: &str) -> Option<&Entry> {
+        self.find(name).ok().and_then(|at| self.entries.get(at))
+    }
+
+    fn of<'a>(entries: impl Iterator<Item = &'a Entry>) -> Self {
+        let mut entries: Vec<_> = entries.cloned().collect();
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let mut map = Self { entries, ..Self::default() };
+        map.rehash();
+        map
+    }
+
     fn find(&self, name: &str) -> Result<usize, usize> {
         self.entries.binary_search_by(|entry| (*entry.name).cmp(name))
     }
@@ -266,6 +328,7 @@ impl SettingsMap {
         self.hash = number(&mut self.entries.iter());
         self.plan_key =
             number(&mut self.entries.iter().filter(|entry| !MEANS_NOTHING.contains(&&*entry.name)));
+        self.reading_key = number(&mut self.entries.iter().filter(|entry| entry.is_read_by()));
         let strings = "standard_conforming_strings";
         self.marks = Marks {
             escaped_strings: self.value(strings).is_some() && !self.is_on(strings),
@@ -412,6 +475,34 @@ mod tests {
         assert_eq!(map.set("a.c", b"SET", b""), Err(Full));
         assert_eq!(map.set("a.b0000", b"SET x", b""), Ok(()));
         assert_eq!(SettingsMap::default().set("x", &vec![b'x'; MAX_BYTES + 1], b""), Err(Full));
+    }
+
+    #[test]
+    fn a_statement_is_read_as_it_was_when_it_was_parsed() {
+        let map = |pairs: &[(&str, &str)]| {
+            let mut map = SettingsMap::default();
+            for (name, value) in pairs {
+                map.set(name, format!("SET {name} TO {value}").as_bytes(), value.as_bytes()).unwrap();
+            }
+            map
+        };
+        let then = map(&[("timezone", "utc"), ("work_mem", "1"), ("standard_conforming_strings", "off")]);
+        let kept = map(&[("timezone", "utc"), ("standard_conforming_strings", "off")]);
+        assert_eq!(then.reading(), kept);
+        assert_eq!(then.reading_key(), kept.reading_key());
+        let now = map(&[("xmloption", "content"), ("work_mem", "2"), ("timezone", "cet")]);
+        assert_ne!(now.reading_key(), then.reading_key());
+        let read = map(&[("work_mem", "2"), ("timezone", "utc"), ("standard_conforming_strings", "off")]);
+        assert_eq!(now.reading_as(&then.reading()), read);
+        assert_eq!(now.reading_as(&now.reading()), now);
+        assert_eq!(map(&[("work_mem", "2")]).reading_key(), 0);
+        // Names may mean something else: all but the scan of the text is done anew.
+        let now = map(&[("search_path", "b"), ("timezone", "cet")]);
+        let read = map(&[("search_path", "b"), ("timezone", "cet"), ("standard_conforming_strings", "off")]);
+        assert_eq!(now.reading_as(&then.reading()), read);
+        let then = map(&[("search_path", "b"), ("timezone", "utc"), ("work_mem", "1")]);
+        let read = map(&[("search_path", "b"), ("timezone", "utc")]);
+        assert_eq!(now.reading_as(&then.reading()), read);
     }
 
     #[test]

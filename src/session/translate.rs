@@ -202,9 +202,13 @@ impl Translator<'_> {
         let statement = match self.sharing {
             Sharing::Generation { home, generation } if !tells_time(parse.text) => {
                 let sense = Sense { home, settings: self.settings.plan_key(), generation };
-                self.table.intern(parse.text, parse.types, sense)
+                self.table.intern_read_by(parse.text, parse.types, sense, Some(self.settings))
             }
-            Sharing::Generation { .. } | Sharing::Nobody => self.table.own(parse.text, parse.types),
+            Sharing::Generation { .. } => {
+                self.table.own_read_by(parse.text, parse.types, Some(self.settings))
+            }
+            // Something in the transaction, or in the unit, may have set something for this statement.
+            Sharing::Nobody => self.table.own(parse.text, parse.types),
         };
         self.client.begin(self.generation);
         self.client.insert(parse.name, statement.clone()).map_err(|_| TooMany)?;
@@ -280,10 +284,11 @@ impl Translator<'_> {
         }
         let mut statement = self.client.get(name)?.clone();
         if !self.server.touch(statement.id)
-            && (self.sharing == Sharing::Nobody || statement.has_other_settings(self.settings))
+            && (self.sharing == Sharing::Nobody || !statement.is_meant_under(self.settings))
         {
             // What it means here, it may mean to nobody else.
-            let own = self.table.own(&statement.text, &statement.types);
+            let reading = statement.reading.as_deref();
+            let own = self.table.own_read_by(&statement.text, &statement.types, reading);
             if self.client.insert(name, own.clone()).is_ok() {
                 statement = own;
             }

@@ -277,3 +277,101 @@ async fn one_text_of_two_roles_is_two_statements() {
     assert_eq!(text.query_one(&of_text, &[]).await.unwrap().get::<_, &str>(0), "1");
     assert_eq!(int.query_one(&of_int, &[]).await.unwrap().get::<_, i32>(0), 1);
 }
+
+#[tokio::test]
+async fn a_statement_is_read_once_whatever_is_set_later_and_wherever_it_runs() {
+    const NAME: &str = "bonds_reading";
+    database(NAME).await;
+    let direct = connect(&format!("postgres://postgres@127.0.0.1:{}/{NAME}", shared().primary().port)).await;
+    let tables = "CREATE SCHEMA a; CREATE TABLE a.t AS SELECT 1 AS x; CREATE SCHEMA b; CREATE TABLE b.t AS SELECT 2 AS x";
+    direct.batch_execute(tables).await.unwrap();
+    shared().wait_caught_up().await.unwrap();
+    let proxy = Proxy::start(shared()).await;
+    proxy.wait_catalog(NAME).await;
+    let cases = [
+        (
+            "datestyle = 'SQL, DMY'",
+            "datestyle = 'ISO, MDY'",
+            "SELECT ('5/3/2024'::date - '2024-01-01'::date)::text",
+        ),
+        (
+            "datestyle = 'SQL, DMY'",
+            "search_path = b",
+            "SELECT ('5/3/2024'::date - '2024-01-01'::date)::text || x FROM t",
+        ),
+        (
+            "datestyle = 'SQL, DMY'",
+            "datestyle = 'ISO, MDY'; SET search_path = b",
+            "SELECT ('5/3/2024'::date - '2024-01-01'::date)::text || x FROM t",
+        ),
+        (
+            "TIME ZONE 5",
+            "TIME ZONE 'UTC'",
+            "SELECT extract(epoch FROM '2024-03-05 12:00'::timestamptz)::text",
+        ),
+        (
+            "standard_conforming_strings = off",
+            "standard_conforming_strings = on",
+            r"SELECT length('a\\b')::text",
+        ),
+        (
+            "standard_conforming_strings = off",
+            "standard_conforming_strings = on; SET search_path = b",
+            r"SELECT length('a\\b')::text || x FROM t",
+        ),
+        (
+            "transform_null_equals = on",
+            "transform_null_equals = off",
+            "SELECT ((SELECT NULL::int) = NULL)::text",
+        ),
+        ("array_nulls = off", "array_nulls = on", "SELECT (('{NULL}'::text[])[1] IS NULL)::text"),
+        // As many as there are ways to run it there: each is new to its server.
+        ("work_mem = '1MB'", "work_mem = '2MB'", "SELECT current_setting('work_mem')"),
+    ];
+    let run = async |client: &Client, through: bool| {
+        let mut told = Vec::new();
+        for (number, (then, now, sql)) in cases.iter().enumerate() {
+            client.batch_execute("RESET ALL").await.unwrap();
+            client.batch_execute("SET search_path = a").await.unwrap();
+            client.batch_execute(&format!("SET {then}")).await.unwrap();
+            let prepared = client.prepare(&format!("/* {number} */ {sql}")).await.unwrap();
+            for statement in format!("SET {now}").split("; ") {
+                client.batch_execute(statement).await.unwrap();
+            }
+            for (route, begin) in [
+                ("primary", ""),
+                ("replica", ""),
+                ("replica", ""),
+                ("replica", "BEGIN READ ONLY"),
+                ("primary", "BEGIN"),
+            ] {
+                if through {
+                    client.batch_execute(&format!("SET tidegate.route = {route}")).await.unwrap();
+                }
+                client
+                    .batch_execute(begin)
+                    .await
+                    .unwrap_or_else(|e| panic!("{number} {route} {begin} {sql}: {e:?}"));
+                let row = client
+                    .query_one(&prepared, &[])
+                    .await
+                    .unwrap_or_else(|e| panic!("{route} {begin} {sql}: {e:?}"));
+                told.push((number, row.get::<_, String>(0)));
+                let set = if number == 8 { "SHOW work_mem" } else { "SHOW datestyle" };
+                told.push((number, value(client, set).await));
+                client.batch_execute(if begin.is_empty() { "" } else { "COMMIT" }).await.unwrap();
+            }
+        }
+        told
+    };
+    let alone = run(&direct, false).await;
+    assert_eq!(run(&proxy.connect_to(NAME).await, true).await, alone);
+    // What the first one has left on the servers is nothing to others, who say the same by other settings.
+    assert_eq!(run(&proxy.connect_to(NAME).await, true).await, alone);
+    let other = proxy.connect_to(NAME).await;
+    for (route, days) in [("primary", "123"), ("replica", "123"), ("replica", "123")] {
+        other.batch_execute(&format!("SET tidegate.route = {route}")).await.unwrap();
+        let row = other.query_one(&format!("/* 0 */ {}", cases[0].2), &[]).await.unwrap();
+        assert_eq!(row.get::<_, &str>(0), days);
+    }
+}
