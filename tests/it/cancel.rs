@@ -266,7 +266,9 @@ async fn a_read_that_was_cancelled_while_a_connection_was_made_runs_nowhere() {
         for _ in 0..3 {
             let proxy = Proxy::with(&cluster, &settings).await;
             let client = proxy.connect().await;
-            client.batch_execute(bound).await.unwrap();
+            if !bound.is_empty() {
+                client.batch_execute(bound).await.unwrap();
+            }
             let end = cancelled_on_the_way(&client, "SELECT 1", cluster.replica(0)).await;
             told = (end, last_route(&client).await.2);
             assert_eq!(value(&client, "SELECT 2").await, "2");
