@@ -61,10 +61,17 @@ impl Client {
                 Err(error) => return unprepared(error, speaks_of_names),
             }
         }
-        if unit.named && self.session.statements.may_be_read_otherwise(self.session.settings.reading_key()) {
-            let parsed = Box::pin(self.parse_as_prepared(lease, unit)).await;
-            if let Err(error) = parsed {
-                return unprepared(error, speaks_of_names);
+        let speaks_of_statements = unit.named || unit.verdict.begin.is_some();
+        let reading = self.session.settings.reading_key();
+        if speaks_of_statements && self.session.statements.may_be_read_otherwise(reading) {
+            self.handle.runs(lease.connection.node, lease.connection.pid, &lease.connection.key);
+            match Box::pin(self.parse_as_prepared(lease, unit, at.place.proof.is_some())).await {
+                Ok(true) => {}
+                Ok(false) => return Outcome::InVain { pass: 0 },
+                Err(error) => return unprepared(error, speaks_of_names),
+            }
+            if self.is_cancelled() {
+                return Outcome::Cancelled;
             }
         }
         let before = if how.may_heal() && unit.named {

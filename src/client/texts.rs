@@ -6,13 +6,14 @@ use std::rc::Rc;
 use super::serve::Client;
 use super::worker::vacate;
 use crate::pool::Lease;
-use crate::relay::{SettleError, describe, fail_transaction, forget, owns, reveal, settle, settle_anywhere};
+use crate::relay::{SettleError, describe, fail_transaction, forget, owns, reveal, settle};
 use crate::session::pins::Pins;
 use crate::session::prepared::fold_statement_name;
 use crate::session::{ClientStatements, SharedStatement, Unit};
 use crate::sql::{Command, Dialect, Names, fingerprint, statements};
 use crate::wire::Frame;
 use crate::wire::client::{self, Parse, tag};
+use crate::wire::frame::HEADER;
 use crate::wire::server::Status;
 
 impl Client {
@@ -140,10 +141,12 @@ impl Client {
         if doubted.is_empty() || server.status == Status::Failed {
             return Ok(true);
         }
-        if server.status == Status::Idle {
-            settle(server, &self.session.settings, self.pid).await?;
-        }
         for statement in doubted {
+            if server.status == Status::Idle {
+                let settings = &self.session.settings;
+                let settings = statement.parsed_by(settings).map_or_else(|| settings.clone(), Rc::new);
+                settle(server, &settings, self.pid).await?;
+            }
             match describe(server, &statement).await? {
                 Some(shape) if statement.describe(shape, generation) => {
                     let settings = &self.session.settings;
@@ -168,65 +171,71 @@ impl Client {
         Ok(true)
     }
 
-    /// The session's settings are others than those by which statements of this unit were read when they were prepared.
-    /// PostgreSQL reads a statement once; so a server that does not know such a one yet gets it by the settings of then.
+    /// The session's settings are others than those by which statements of this unit were read when they were prepared, or of the
+    /// transaction that it begins. PostgreSQL reads a statement once; so a server that does not know such a one yet gets it by
+    /// the settings of then. `false` if that server is not to parse any, being `unproven`.
+    ///
+    /// Only between transactions: there, nothing of this can be undone, fail the client's transaction, or take its snapshot.
     pub(super) async fn parse_as_prepared(
         &mut self,
         lease: &mut Lease,
         unit: &Unit,
-    ) -> Result<(), SettleError> {
+        unproven: bool,
+    ) -> Result<bool, SettleError> {
         let (session, server) = (&mut self.session, &mut lease.connection);
-        let mut found: Vec<(Vec<u8>, SharedStatement)> = Vec::new();
+        let unknown = session.pins.has(Pins::SETTINGS) || server.unsure == Some(self.pid);
+        if server.status != Status::Idle || unknown {
+            return Ok(true);
+        }
+        let mut names = HashSet::new();
+        if unit.verdict.begin.is_some() {
+            names.extend(session.statements.read_otherwise(&session.settings, MOST_FOR_TRANSACTION));
+        }
         each_name(self.input.get(..unit.len).unwrap_or_default(), |name| {
-            let statement = session.statements.get(name);
-            let statement = statement.filter(|s| s.parsed_by(&session.settings).is_some());
-            if let Some(statement) = statement.filter(|s| !server.statements.knows(s.id))
-                && !found.iter().any(|(_, known)| known.id == statement.id)
-            {
-                found.push((name.to_vec(), statement.clone()));
+            if session.statements.get(name).is_some_and(|s| s.is_read_otherwise(&session.settings)) {
+                names.insert(name.into());
             }
         });
-        // What a transaction has set for itself alone could not be put back.
-        let may_set = match server.status {
-            Status::Idle => true,
-            Status::Transaction => {
-                !self.sets && session.changes.is_empty() && !session.settings.marks().serializable
-            }
-            Status::Failed => false,
-        };
-        if found.is_empty() || !may_set {
-            return Ok(());
-        }
-        for (name, mut statement) in found {
-            let Some(settings) = statement.parsed_by(&session.settings).map(Rc::new) else { continue };
-            if !statement.is_meant_under(&settings) {
-                // Names may mean something else, too: to nobody else it is the same.
-                let mut table = self.worker.statements.borrow_mut();
-                let own = table.own_read_by(&statement.text, &statement.types, Some(&settings));
+        for name in names {
+            let Some(mut statement) = session.statements.get(&name).cloned() else { continue };
+            if !statement.is_own() {
+                // It may be read anew, by the settings of whoever runs it then.
+                let own = self.worker.statements.borrow_mut().own_copy(&statement);
                 if session.statements.insert(&name, own.clone()).is_err() {
                     continue;
                 }
                 statement = own;
             }
-            settle_anywhere(server, &settings, self.pid).await?;
+            if server.statements.knows(statement.id) {
+                continue;
+            }
+            let Some(settings) = statement.parsed_by(&session.settings) else { continue };
+            if unproven {
+                return Ok(false);
+            }
+            match settle(server, &settings.into(), self.pid).await {
+                Ok(()) => {}
+                // Another machine may not know a time zone that this one does. The connection is good for this unit still.
+                Err(SettleError::Refused { .. }) => break,
+                Err(broken) => return Err(broken),
+            }
             // What it speaks of may be gone: the server itself will tell.
             if reveal(server, &statement.name, &statement).await? {
                 server.statements.insert(statement);
             }
         }
-        // Where there is none, the exchange does that.
-        if server.status != Status::Idle {
-            settle_anywhere(server, &session.settings, self.pid).await?;
-        }
-        Ok(())
+        Ok(true)
     }
 }
 
-/// The names of the statements that a unit binds or asks about.
+/// So many statements a server gets before a transaction begins that may run them.
+const MOST_FOR_TRANSACTION: usize = 32;
+
+/// The names of the statements that a unit binds or asks about, as far as it has come.
 fn each_name<'a>(messages: &'a [u8], mut found: impl FnMut(&'a [u8])) {
     let mut rest = messages;
     while let Ok(Some(frame)) = Frame::peek(rest) {
-        let Some(body) = frame.body(rest) else { break };
+        let Some(body) = frame.body(rest).or_else(|| rest.get(HEADER..)) else { break };
         match (frame.tag, body) {
             (tag::BIND, _) => {
                 if let Some(bind) = client::Bind::read(body) {

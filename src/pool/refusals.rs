@@ -58,7 +58,7 @@ impl Refusals {
         // Of so many, most have been told of before they were forgotten.
         let news = self.known.len() + 1 < MAX && was_told.is_none_or(|told| told + TELL_AGAIN <= now);
         let told = if news { Some(now) } else { was_told };
-        self.known.retain(|r| (r.node, r.key) != (node, key));
+        self.known.retain(|r| (r.node, r.key, r.why) != (node, key, why));
         if self.known.len() >= MAX {
             let oldest = self.known.iter().enumerate().min_by_key(|(_, r)| r.until).map(|(number, _)| number);
             oldest.map(|number| self.known.swap_remove(number));

@@ -18,6 +18,4 @@ pub use drain::drain;
 pub use exchange::Exchange;
 pub use outcome::{Broken, Farewell, Outcome, Reached};
 pub use plan::{Asks, Plan};
-pub use settle::{
-    SettleError, begin, describe, fail_transaction, forget, owns, reveal, settle, settle_anywhere, what_binds,
-};
+pub use settle::{SettleError, begin, describe, fail_transaction, forget, owns, reveal, settle, what_binds};

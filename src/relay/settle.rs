@@ -74,34 +74,6 @@ pub async fn settle(server: &mut Connection, target: &Rc<SettingsMap>, user: u32
     Ok(())
 }
 
-/// The same, also within a transaction, which must have set nothing by itself: when it is rolled back, the connection has the
-/// settings again that it had before. One that has failed stays as it is.
-///
-/// # Errors
-/// As [`settle`].
-pub async fn settle_anywhere(
-    server: &mut Connection,
-    target: &Rc<SettingsMap>,
-    user: u32,
-) -> Result<(), SettleError> {
-    match server.status {
-        Status::Idle => settle(server, target, user).await,
-        Status::Transaction => {
-            let mut sql = Vec::new();
-            server.settings.difference(target, &mut sql);
-            if !sql.is_empty() {
-                query(server, &sql, Status::Transaction).await?;
-            }
-            server.settings = target.clone();
-            Ok(())
-        }
-        Status::Failed => {
-            server.settings = target.clone();
-            Ok(())
-        }
-    }
-}
-
 /// Begins a transaction on the connection, which has no unit under way.
 ///
 /// # Errors
@@ -282,7 +254,7 @@ async fn answer(
                     if status != Some(after) {
                         return Err(invalid_data("a server is in a transaction that was not begun").into());
                     }
-                    server.tainted = false;
+                    server.tainted = tainted;
                     return Ok(told);
                 }
                 _ => {}

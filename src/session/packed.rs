@@ -126,8 +126,8 @@ impl ClientStatements {
             let kept = unpacked.kept.get_or_insert_default();
             kept.generation = packed.generation;
             for (name, statement) in packed.named {
-                kept.bytes += statement.text.len();
                 let statement = statement.unpack(table, home);
+                kept.bytes += statement.weight();
                 kept.reading = kept.reading.and(&statement);
                 kept.named.insert(name, statement);
             }

@@ -16,7 +16,7 @@ use super::settings::SettingsMap;
 /// The most prepared statements that one client may have.
 pub const MAX_PER_CLIENT: usize = 16_384;
 
-/// The most bytes of text that the prepared statements of one client may have.
+/// The most bytes of text, and of settings by which that is read, that the prepared statements of one client may have.
 pub const MAX_BYTES_PER_CLIENT: usize = 64 * 1024 * 1024;
 
 /// The first letters of every server-side name.
@@ -69,14 +69,32 @@ impl Shared {
     /// Whether, parsed by these settings, it is what all mean by it who share it.
     #[must_use]
     pub fn is_meant_under(&self, settings: &SettingsMap) -> bool {
-        self.sense.home == NOBODYS || self.sense.settings == settings.plan_key()
+        self.is_own() || self.sense.settings == settings.plan_key()
+    }
+
+    /// Whether these settings have statements read otherwise than it was read when it was prepared.
+    #[must_use]
+    pub fn is_read_otherwise(&self, settings: &SettingsMap) -> bool {
+        self.reading.as_ref().is_some_and(|reading| reading.reading_key() != settings.reading_key())
     }
 
     /// The settings by which a server is to parse it, if others than these, which are in force.
     #[must_use]
     pub fn parsed_by(&self, settings: &SettingsMap) -> Option<SettingsMap> {
-        let parsed_by = settings.reading_as(self.reading.as_ref()?);
+        let reading = self.reading.as_ref().filter(|_| self.is_read_otherwise(settings))?;
+        let parsed_by = settings.reading_as(reading);
         (parsed_by.reading_key() != settings.reading_key()).then_some(parsed_by)
+    }
+
+    /// Whether it is shared with nobody.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.sense.home == NOBODYS
+    }
+
+    /// So many bytes it counts for.
+    pub(super) fn weight(&self) -> usize {
+        self.text.len() + self.reading.as_ref().map_or(0, |reading| reading.bytes())
     }
 
     /// A server describes the result. `false` if clients were told otherwise before: PostgreSQL refuses to run such a
@@ -190,6 +208,13 @@ impl Statements {
     ) -> SharedStatement {
         let sense = Sense { home: NOBODYS, settings: 0, generation: self.number() };
         self.intern_read_by(text, types, sense, settings)
+    }
+
+    /// The same statement for one client alone.
+    pub fn own_copy(&mut self, statement: &Shared) -> SharedStatement {
+        let own = self.own_read_by(&statement.text, &statement.types, statement.reading.as_deref());
+        own.told.set(statement.told.get());
+        own
     }
 
     fn reading(&mut self, settings: &SettingsMap) -> Rc<SettingsMap> {
@@ -414,17 +439,23 @@ impl ClientStatements {
     /// There are too many.
     pub fn insert(&mut self, name: &[u8], statement: SharedStatement) -> Result<(), TooMany> {
         let kept = self.kept.get_or_insert_default();
-        let bytes = kept.bytes + statement.text.len();
-        if kept.named.len() >= MAX_PER_CLIENT || bytes > MAX_BYTES_PER_CLIENT {
+        let old = kept.named.get(name).map(|old| old.weight());
+        let bytes = kept.bytes + statement.weight() - old.unwrap_or_default();
+        if (old.is_none() && kept.named.len() >= MAX_PER_CLIENT) || bytes > MAX_BYTES_PER_CLIENT {
             return Err(TooMany);
         }
         kept.bytes = bytes;
         let readings = if kept.named.is_empty() { Readings::None } else { kept.reading };
         kept.reading = readings.and(&statement);
-        if let Some(old) = kept.named.insert(name.into(), statement) {
-            kept.bytes -= old.text.len();
-        }
+        kept.named.insert(name.into(), statement);
         Ok(())
+    }
+
+    /// The names of those that these settings would have read otherwise, at most so many.
+    #[must_use]
+    pub fn read_otherwise(&self, settings: &SettingsMap, most: usize) -> Vec<Box<[u8]>> {
+        let kept = self.kept.iter().flat_map(|kept| &kept.named);
+        kept.filter(|(_, s)| s.is_read_otherwise(settings)).map(|(name, _)| name.clone()).take(most).collect()
     }
 
     /// Remembers the unnamed statement.
@@ -447,7 +478,7 @@ impl ClientStatements {
     pub fn remove(&mut self, name: &[u8]) -> Option<SharedStatement> {
         let kept = self.kept.as_mut()?;
         let gone = kept.named.remove(name)?;
-        kept.bytes -= gone.text.len();
+        kept.bytes -= gone.weight();
         Some(gone)
     }
 

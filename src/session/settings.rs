@@ -156,8 +156,7 @@ impl SettingsMap {
 
     fn put(&mut self, name: &str, sql: &[u8], value: &[u8]) -> Result<(), Full> {
         let entry = Entry { name: name.into(), sql: sql.into(), value: value.into() };
-        let bytes: usize = self.entries.iter().map(|e| e.sql.len() + e.value.len()).sum();
-        if bytes + sql.len() + value.len() > MAX_BYTES {
+        if self.bytes() + sql.len() + value.len() > MAX_BYTES {
             return Err(Full);
         }
         match self.find(name) {
@@ -297,6 +296,12 @@ impl SettingsMap {
 
     fn entry(&self, name: &str) -> Option<&Entry> {
         self.find(name).ok().and_then(|at| self.entries.get(at))
+    }
+
+    /// How many bytes its statements and values take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.entries.iter().map(|e| e.sql.len() + e.value.len()).sum()
     }
 
     fn of<'a>(entries: impl Iterator<Item = &'a Entry>) -> Self {

@@ -182,10 +182,11 @@ impl Translator<'_> {
             self.replies.expect(Expect::Parse { own: false, statement: None, before });
             return Ok(());
         }
-        if let Some(old) = self.client.get(parse.name).cloned() {
+        if self.client.get(parse.name).is_some()
+            && let Some(old) = self.provide(parse.name, out)
+        {
             // PostgreSQL refuses a second statement of that name (42P05): the same refusal comes
             // from a Parse for a name that the server has.
-            self.provide_shared(&old, out);
             build::parse(out, &old.name, parse.text, parse.types);
             self.replies.expect(Expect::Parse { own: false, statement: None, before: None });
             return Ok(());
@@ -283,12 +284,12 @@ impl Translator<'_> {
             return None;
         }
         let mut statement = self.client.get(name)?.clone();
-        if !self.server.touch(statement.id)
-            && (self.sharing == Sharing::Nobody || !statement.is_meant_under(self.settings))
-        {
-            // What it means here, it may mean to nobody else.
-            let reading = statement.reading.as_deref();
-            let own = self.table.own_read_by(&statement.text, &statement.types, reading);
+        // What it means here, it may mean to nobody else: to be parsed here, or to be read anew, as PostgreSQL does when a
+        // definition or the path has changed, by the settings of whoever runs it.
+        let parsed = self.server.touch(statement.id);
+        let differs = self.sharing == Sharing::Nobody || !statement.is_meant_under(self.settings);
+        if (!parsed && differs) || (!statement.is_own() && statement.is_read_otherwise(self.settings)) {
+            let own = self.table.own_copy(&statement);
             if self.client.insert(name, own.clone()).is_ok() {
                 statement = own;
             }
