@@ -77,8 +77,14 @@ impl Client {
             return;
         }
         let lsn = told.unwrap_or_default();
-        let next = self.worker.polls.next(server.node);
-        self.worker.heard.borrow_mut().note(server.node, server.epoch, lsn, in_vain.then_some(next));
+        let worker = &self.worker;
+        let next = worker.polls.next(server.node);
+        worker.heard.borrow_mut().note(server.node, server.epoch, lsn, in_vain.then_some(next));
+        if told.is_some() {
+            // Whoever waits for that need not wait for a poll.
+            worker.polls.heard(server.node, worker.now());
+            worker.waiters.borrow_mut().wake_up_to(lsn);
+        }
         self.worker.metrics.proof(server.node, !in_vain);
     }
 

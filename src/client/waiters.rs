@@ -94,16 +94,31 @@ impl Waiters {
             self.tell(node, topology, reached);
             self.say_asked(node.id);
         }
-        while self.replayed.first().is_some_and(|(lsn, _)| *lsn <= reached) {
-            if let Some((_, number)) = self.replayed.pop_first() {
-                self.call(number);
-            }
-        }
+        self.call_up_to(reached);
         while let Some(number) = self.polled.pop_first() {
             self.call(number);
         }
         self.say();
         self.polls.ring(topology);
+    }
+
+    /// Wakes whoever waits for no more than that, as some replica has told in front of a read that it is there.
+    pub fn wake_up_to(&mut self, lsn: Lsn) {
+        if self.call_up_to(lsn) {
+            self.say();
+        }
+    }
+
+    /// Wakes those who wait for some replica to have got there; whether there was one.
+    fn call_up_to(&mut self, reached: Lsn) -> bool {
+        let mut any = false;
+        while self.replayed.first().is_some_and(|(lsn, _)| *lsn <= reached) {
+            if let Some((_, number)) = self.replayed.pop_first() {
+                self.call(number);
+                any = true;
+            }
+        }
+        any
     }
 
     /// Polls of `node` that were waited for are there. Who needs to see more than any replica has goes on waiting for that,
@@ -320,6 +335,24 @@ mod tests {
     fn assert_empty(waiters: &Waiters) {
         assert!(waiters.replayed.is_empty() && waiters.polled.is_empty() && waiters.changed.is_empty());
         assert!(waiters.waiting.is_empty() && waiters.asked.is_empty());
+    }
+
+    #[test]
+    fn what_a_replica_tells_in_front_of_a_read_wakes_who_waits_for_it() {
+        let waiters = RefCell::new(Waiters::new(Polls::new(3, 1).handle(0)));
+        let until = [Until::Replayed(Lsn(150)), Until::Replayed(Lsn(200)), Until::Polled];
+        let mut waits = until.map(|until| wait(&waiters, until, &Topology::default()));
+        let mut ready = |lsn| {
+            waiters.borrow_mut().wake_up_to(Lsn(lsn));
+            waits
+                .each_mut()
+                .map(|wait| Pin::new(wait).poll(&mut Context::from_waker(Waker::noop())).is_ready())
+        };
+        assert_eq!(ready(149), [false; 3]);
+        assert_eq!(ready(150), [true, false, false]);
+        assert_eq!(ready(900), [true, true, false]);
+        drop(waits);
+        assert_empty(&waiters.into_inner());
     }
 
     #[test]

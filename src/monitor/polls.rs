@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -15,6 +16,8 @@ struct NodePolls {
     sent: AtomicU64,
     /// A [`Pause`]: how long the monitor sleeps, and so who has to ring.
     pause: AtomicU8,
+    /// Somebody has asked for a poll, whatever is known.
+    kicked: AtomicBool,
     bell: Notify,
 }
 
@@ -85,6 +88,8 @@ struct Wants {
     replayed: AtomicU64,
     /// By node, the first poll that somebody waits for, or [`NOTHING`].
     told: Box<[AtomicU64]>,
+    /// By node, when it last told how far it is without having been polled, in ns since the process started.
+    heard: Box<[AtomicU64]>,
     /// Somebody waits for whatever a poll may bring.
     polled: AtomicBool,
     /// Somebody waits for a node to come, or to become something else.
@@ -98,6 +103,7 @@ impl Wants {
         Self {
             replayed: NOTHING.into(),
             told: (0..nodes).map(|_| NOTHING.into()).collect(),
+            heard: (0..nodes).map(|_| 0.into()).collect(),
             polled: false.into(),
             changed: false.into(),
             published: Notify::new(),
@@ -122,6 +128,12 @@ impl Wants {
     /// Whether somebody may wait for a replica to get further.
     fn want_replay(&self) -> bool {
         self.polled.load(Ordering::Relaxed) || self.replayed.load(Ordering::Relaxed) != NOTHING
+    }
+
+    /// Whether the node has told how far it is since then.
+    fn have_heard(&self, node: NodeId, since: Duration) -> bool {
+        let heard = self.heard.get(usize::from(node.0));
+        heard.is_some_and(|heard| Duration::from_nanos(heard.load(Ordering::Relaxed)) >= since)
     }
 
     /// Whether a poll of that node has brought what somebody waits for.
@@ -174,6 +186,11 @@ impl Polls {
         self.wants.iter().any(Wants::want_replay)
     }
 
+    /// Whether all who may wait for a replica to get further have heard from that one since then, without a poll.
+    pub(super) fn have_heard(&self, node: NodeId, since: Duration) -> bool {
+        self.wants.iter().filter(|wants| wants.want_replay()).all(|wants| wants.have_heard(node, since))
+    }
+
     /// A topology was published, after something happened to that node: the workers whose sessions may have waited for
     /// it are to look at it; all of them if more has changed than how far nodes are.
     pub(super) fn announce(&self, topology: &Topology, node: NodeId, changed: bool) {
@@ -200,6 +217,11 @@ impl Polls {
         }
     }
 
+    /// Whether somebody has asked for a poll, whatever is known; once for each time.
+    pub(super) fn take_kick(&self, node: NodeId) -> bool {
+        self.node(node).is_some_and(|n| n.kicked.swap(false, Ordering::SeqCst))
+    }
+
     pub(super) fn set_pause(&self, node: NodeId, pause: Pause) {
         if let Some(n) = self.node(node) {
             n.pause.store(pause as u8, Ordering::SeqCst);
@@ -224,6 +246,7 @@ impl PollsHandle {
     /// Asks for a poll of the node at once.
     pub fn kick(&self, node: NodeId) {
         if let Some(n) = self.polls.node(node) {
+            n.kicked.store(true, Ordering::SeqCst);
             n.bell.notify_one();
         }
     }
@@ -244,6 +267,13 @@ impl PollsHandle {
         if let Some(units) = flow {
             // Written by this worker's thread alone.
             units.store(units.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// A node has told this worker by now how far it is, in front of a read.
+    pub fn heard(&self, node: NodeId, now: Duration) {
+        if let Some(heard) = self.wants().and_then(|wants| wants.heard.get(usize::from(node.0))) {
+            set(heard, u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
         }
     }
 
@@ -318,7 +348,6 @@ mod tests {
     use super::*;
     use crate::lsn::{Timeline, WalGeometry};
     use crate::topology::{Observation, Observer, Report};
-    use std::time::Duration;
 
     const PRIMARY: NodeId = NodeId(0);
     const REPLICA: NodeId = NodeId(1);
@@ -389,6 +418,27 @@ mod tests {
         assert_eq!((wanted(), polls.replays_are_wanted()), ([Wanted::Now, Wanted::Now], false));
         polls.handle(0).want_any(true, false);
         assert_eq!((wanted(), polls.replays_are_wanted()), ([Wanted::Now, Wanted::Now], true));
+    }
+
+    #[test]
+    fn who_waits_has_heard_if_all_have() {
+        let (polls, ms) = (Polls::new(2, 2), Duration::from_millis);
+        assert!(polls.have_heard(REPLICA, ms(9)), "nobody waits");
+        let (one, other) = (polls.handle(0), polls.handle(1));
+        one.want_replayed(Some(Lsn(1)));
+        assert!(!polls.have_heard(REPLICA, ms(9)));
+        one.heard(REPLICA, ms(9));
+        assert!(polls.have_heard(REPLICA, ms(9)) && !polls.have_heard(REPLICA, ms(10)));
+        assert!(!polls.have_heard(PRIMARY, ms(9)), "it was another node");
+        other.want_any(true, false);
+        assert!(!polls.have_heard(REPLICA, ms(9)), "each worker hears what it is told itself");
+    }
+
+    #[test]
+    fn a_kick_is_heard_once() {
+        let polls = Polls::new(2, 1);
+        polls.handle(0).kick(REPLICA);
+        assert!(!polls.take_kick(PRIMARY) && polls.take_kick(REPLICA) && !polls.take_kick(REPLICA));
     }
 
     #[test]

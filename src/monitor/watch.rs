@@ -268,26 +268,43 @@ async fn rest(publisher: &Publisher, node: NodeId, alarm: &mut Alarm, last: &Las
         wanted => wanted,
     };
     let usual = due(last.received, last.interval, short);
-    // What it sleeps for, until when, and what somebody may want meanwhile without that it has to wake up.
-    let (pause, limit, heard) = match wanted() {
-        Wanted::Now => (Pause::Short, due(last.received, short, short), Wanted::Now),
-        _ if last.pause == Pause::Short => (Pause::Short, usual, Wanted::Now),
-        Wanted::InTurn => {
-            (Pause::Turn, usual.min(publisher.turn(node).due(last.received, short)), Wanted::InTurn)
+    let mut since = last.received;
+    loop {
+        // What it sleeps for, until when, and what somebody may want meanwhile without that it has to wake up.
+        let (pause, limit, heard) = match wanted() {
+            Wanted::Now => (Pause::Short, due(since, short, short), Wanted::Now),
+            _ if last.pause == Pause::Short => (Pause::Short, usual, Wanted::Now),
+            Wanted::InTurn => {
+                (Pause::Turn, usual.min(publisher.turn(node).due(since, short)), Wanted::InTurn)
+            }
+            Wanted::No => (last.pause, usual, Wanted::No),
+        };
+        polls.set_pause(node, pause);
+        // Whoever came between the look at what is wanted and the mark has not rung.
+        if wanted() > heard {
+            break;
         }
-        Wanted::No => (last.pause, usual, Wanted::No),
-    };
-    polls.set_pause(node, pause);
-    // Whoever came between the look at what is wanted and the mark has not rung.
-    if wanted() <= heard {
         let rung = alarm.within(limit.saturating_sub(clock.now()), polls.rung(node)).await.is_some();
-        if rung && matches!(pause, Pause::Short | Pause::Turn) {
+        let now = clock.now();
+        // What reads bring along serves those who wait as well as a poll.
+        let needless = !polls.take_kick(node)
+            && now < usual
+            && match wanted() {
+                Wanted::No => !rung,
+                Wanted::InTurn => {
+                    polls.have_heard(node, if rung { now.saturating_sub(short) } else { since })
+                }
+                Wanted::Now => false,
+            };
+        if !needless {
             // Whoever rings is heard, but not without end.
-            let least = last.sent.saturating_add(LEAST_PAUSE.min(short)).saturating_sub(clock.now());
-            if !least.is_zero() {
+            let least = last.sent.saturating_add(LEAST_PAUSE.min(short)).saturating_sub(now);
+            if rung && matches!(pause, Pause::Short | Pause::Turn) && !least.is_zero() {
                 alarm.after(least).await;
             }
+            break;
         }
+        since = now;
     }
     polls.set_pause(node, Pause::Short);
 }
