@@ -192,7 +192,7 @@ pub struct Settings {
     pub tls: Option<ClientTls>,
     /// Log format.
     pub log_format: LogFormat,
-    /// Worker threads; at least 1. Default: half as many as there are processors.
+    /// Worker threads; at least 1. Default: as many as there are processors, up to 64.
     pub workers: usize,
     /// Which workers have which clients. Default: gathered.
     pub client_placement: Placement,

@@ -19,11 +19,10 @@ pub const MAX_WORKERS: usize = 64;
 /// The most nodes.
 pub const MAX_NODES: usize = 64;
 
-/// Half as many workers as there are processors: three quarters of what a transaction costs is the kernel's work, which
-/// other processors share, and two workers that compete for their processors with the kernel, and perhaps with the
-/// servers, find less to do at each look: more wakeups for the same work (docs/performance.md).
+/// As many workers as there are processors. One that has no clients costs next to nothing, and has none until the others
+/// have too little time for theirs (`client/gather`).
 fn default_workers(cpus: usize) -> usize {
-    (cpus / 2).clamp(1, MAX_WORKERS)
+    cpus.clamp(1, MAX_WORKERS)
 }
 
 /// Makes settings of a configuration. By `cpus`, the number of processors, goes the default number of workers; `lookup` finds the variables
@@ -233,8 +232,8 @@ mod tests {
         assert_eq!(found.http.to_string(), "127.0.0.1:9464");
         assert_eq!(found.consistency, Consistency::Session);
         assert_eq!(found.replica_wait, Duration::from_millis(10));
-        assert_eq!(found.workers, 1);
-        assert_eq!((1..=9).map(default_workers).max(), Some(4));
+        assert_eq!(found.workers, 2);
+        assert_eq!([0, 1, 2, 64, 96].map(default_workers), [1, 1, 2, 64, 64]);
     }
 
     #[test]
