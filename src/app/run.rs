@@ -99,7 +99,8 @@ async fn control(mut settings: Settings, reload: Reload, timers: Timers) -> Exit
     let (doors, mailboxes): (Vec<_>, Vec<_>) = (0..workers)
         .map(|_| {
             let (jobs, mailbox) = mpsc::unbounded_channel();
-            (WorkerDoor { jobs, load: AtomicUsize::new(0), busy: AtomicU32::new(0) }, mailbox)
+            let (load, newcomers, busy) = (AtomicUsize::new(0), AtomicU32::new(0), AtomicU32::new(0));
+            (WorkerDoor { jobs, load, newcomers, busy }, mailbox)
         })
         .unzip();
     let shared = Shared {
@@ -199,6 +200,7 @@ fn start_worker(
             looked: Default::default(),
             heard: Default::default(),
             round: (number as u16).into(),
+            stirred: Default::default(),
             budget: budget.into(),
             topology: Latest::of(shared.topology.clone()),
             settings: Latest::of(shared.settings.clone()),

@@ -116,6 +116,7 @@ fn deal(worker: &Rc<Worker>, stream: TcpStream, origin: Origin) {
     let Some(number) = worker.shared.worker_for_newcomer(placement) else { return };
     let Some(door) = worker.shared.workers.get(number) else { return };
     door.load.fetch_add(1, Ordering::Relaxed);
+    door.newcomers.fetch_add(1, Ordering::Relaxed);
     if number == worker.number {
         return admit(worker.clone(), stream, origin);
     }

@@ -7,12 +7,18 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::gather::{Director, Load, Move, alike, for_newcomer};
-use super::worker::{Job, Shared, Worker};
+use super::worker::{Job, Shared, Worker, WorkerDoor};
 use crate::config::settings::Placement;
-use crate::net::timers::sleep;
+use crate::net::timers::{sleep, timeout};
 
 /// How often that is looked at.
 const TICK: Duration = Duration::from_millis(200);
+
+/// How often where nobody is. That a client comes is told.
+const REST: Duration = Duration::from_secs(5);
+
+/// As much of a processor is taken without clients, too, in thousandths.
+const NOTHING: u32 = 10;
 
 impl Shared {
     /// What that worker has to do; `None` if it is gone.
@@ -22,9 +28,15 @@ impl Shared {
         Some(Load { busy, clients: door.load.load(Ordering::Relaxed) })
     }
 
+    /// The same with those who have come since that was looked at.
+    fn load_to_come(&self, number: usize) -> Option<Load> {
+        let newcomers = self.workers.get(number)?.newcomers.load(Ordering::Relaxed);
+        Some(self.load(number)?.with(newcomers))
+    }
+
     /// The worker for a new client, of those that are there.
     pub(super) fn worker_for_newcomer(&self, placement: Placement) -> Option<usize> {
-        let loads = (0..self.workers.len()).filter_map(|number| Some((number, self.load(number)?)));
+        let loads = (0..self.workers.len()).filter_map(|number| Some((number, self.load_to_come(number)?)));
         match placement {
             Placement::Gather => for_newcomer(loads),
             Placement::Even | Placement::Roam => {
@@ -53,7 +65,11 @@ pub(super) async fn balance(worker: Rc<Worker>) {
             worker.sends.set(None);
         }
         before = placement;
-        sleep(TICK).await;
+        if rests(&worker) {
+            let _ = timeout(REST, worker.stirred.notified()).await;
+        } else {
+            sleep(TICK).await;
+        }
         let (used_now, now) = (cpu_time(), worker.now());
         let elapsed = now.saturating_sub(at).as_secs_f64().max(1e-3);
         let share = used_now.saturating_sub(used).as_secs_f64() / elapsed;
@@ -62,6 +78,7 @@ pub(super) async fn balance(worker: Rc<Worker>) {
         let last = f64::from(door.busy.load(Ordering::Relaxed)) / 1000.0;
         let busy = ((share.min(1.0) + last) * 500.0) as u32;
         door.busy.store(busy, Ordering::Relaxed);
+        door.newcomers.store(0, Ordering::Relaxed);
         worker.metrics.busy(busy);
         worker.alike.set(alike(busy, shared.workers.iter().map(|door| door.busy.load(Ordering::Relaxed))));
         if worker.number == 0 && placement != Placement::Roam {
@@ -70,6 +87,16 @@ pub(super) async fn balance(worker: Rc<Worker>) {
             direct(shared, &moves, &mut told);
         }
     }
+}
+
+/// Whether there is nothing to look at, as this worker has no clients; nor has anybody for whom the first one looks.
+fn rests(worker: &Worker) -> bool {
+    let shared = &worker.shared;
+    let watched = if worker.number == 0 { 0..shared.workers.len() } else { worker.number..worker.number + 1 };
+    let quiet = |door: &WorkerDoor| {
+        door.load.load(Ordering::Relaxed) == 0 && door.busy.load(Ordering::Relaxed) <= NOTHING
+    };
+    shared.workers.get(watched).is_some_and(|doors| doors.iter().all(quiet))
 }
 
 /// Tells workers which of their clients are to move. `told` says who was told at the last look.

@@ -12,6 +12,17 @@ pub(super) struct Load {
     pub(super) clients: usize,
 }
 
+/// What a login takes of a processor's time between two looks: about 100 us.
+const LOGIN: f64 = 0.000_5;
+
+impl Load {
+    /// What it will be found to be at the next look, if so many newcomers have come since the last one. By that alone, a
+    /// burst of them would all come to the worker that was idle when it began.
+    pub(super) fn with(self, newcomers: u32) -> Self {
+        Self { busy: self.busy.max((f64::from(newcomers) * LOGIN).min(1.0)), ..self }
+    }
+}
+
 /// Clients of one worker are to go to another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Move {
@@ -188,6 +199,23 @@ mod tests {
         assert_eq!(newcomer(&[]), None);
         let few = [(3, Load { busy: 1.0, clients: 9 }), (5, Load { busy: 1.0, clients: 8 })];
         assert_eq!(for_newcomer(few.into_iter()), Some(5));
+    }
+
+    #[test]
+    fn a_burst_of_newcomers_is_dealt_out() {
+        let mut came = [0, 0, 0];
+        for _ in 0..3_000 {
+            let load = |came: u32| Load { clients: came as usize, ..Load::default() }.with(came);
+            let number = for_newcomer(came.map(load).into_iter().enumerate()).unwrap();
+            came[number] += 1;
+        }
+        // As many to each as it has time for, and then by turns.
+        assert_eq!(came, [1_000; 3]);
+        assert_eq!(
+            Load { busy: 0.3, clients: 9 }.with(100).busy,
+            0.3,
+            "those were there at the last look, too"
+        );
     }
 
     #[test]

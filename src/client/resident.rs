@@ -30,6 +30,7 @@ enum State {
 /// Serves a client whose socket does not block, and counts it out of its worker when it is gone.
 pub(super) fn admit(worker: Rc<Worker>, stream: TcpStream, origin: Origin) {
     let present = Present(worker.clone());
+    worker.stirred.notify_one();
     match Stream::tcp(stream) {
         Ok(stream) => {
             let entering = enter::client(present, stream, origin);
@@ -41,6 +42,7 @@ pub(super) fn admit(worker: Rc<Worker>, stream: TcpStream, origin: Origin) {
 
 /// Serves a client that comes from another worker.
 pub(super) fn take_in(worker: Rc<Worker>, transfer: Transfer) {
+    worker.stirred.notify_one();
     if let Some(entered) = transfer::take(&worker, transfer) {
         spawn(Resident { worker, state: State::Rests(Some(entered)) });
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use super::accept::{Opening, Origin, accept};
 use super::balance::balance;
@@ -81,6 +81,8 @@ pub struct WorkerDoor {
     pub jobs: mpsc::UnboundedSender<Job>,
     /// How many clients it has.
     pub load: AtomicUsize,
+    /// How many have come since it last looked how busy it is.
+    pub newcomers: AtomicU32,
     /// How much of a processor it takes, in thousandths.
     pub busy: AtomicU32,
 }
@@ -154,6 +156,8 @@ pub struct Worker {
     pub looked: Cell<Duration>,
     /// Where the next session begins its round.
     pub round: Cell<u16>,
+    /// Rung for each client that comes.
+    pub stirred: Notify,
     /// Its tokens for reads that no replica is fresh enough for.
     pub budget: RefCell<crate::route::Budget>,
 }
