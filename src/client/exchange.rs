@@ -82,6 +82,7 @@ impl Client {
         };
         let plan = self.plan(unit, lease, &at.place, how, generation);
         let connection = &mut lease.connection;
+        connection.asked_at = self.worker.about_now();
         self.handle.runs(connection.node, connection.pid, &connection.key);
         let scratch = {
             let mut buffers = self.worker.buffers.borrow_mut();

@@ -141,6 +141,7 @@ fn until_what(lack: Lack, ask: &Ask<'_>, view: &View<'_>, topology: &Topology) -
         (_, [_, ..]) => Until::Polled,
         // One is far enough, and yet may not serve: too old, or of another history.
         _ if view.need.lsn <= topology.reached() => Until::Polled,
+        _ if topology.nodes.iter().any(|node| view.need.lsn <= view.heard.of(node)) => Until::Polled,
         _ => Until::Replayed(view.need.lsn),
     }
 }
@@ -210,15 +211,16 @@ mod tests {
         // None of the primary's budget is left, which must make no difference before the primary is asked for.
         let mut budget = Budget::new(Some(1), 1);
         assert!(budget.take(Duration::from_millis(1)));
-        let mut until = |ask: &Ask<'_>, observer: &Observer, now| {
+        let mut until_heard = |ask: &Ask<'_>, observer: &Observer, heard: &Heard, now| {
             let topology = observer.topology();
             freshness.resolve(topology, |_| Ticket(9));
-            let view = freshness.view(&heard);
+            let view = freshness.view(heard);
             match decide(ask, &view, topology, Duration::from_millis(now), &mut budget, |_| 0) {
                 Decision::Wait { lack, .. } => Some(until_what(lack, ask, &view, topology)),
                 _ => None,
             }
         };
+        let mut until = |ask: &Ask<'_>, observer: &Observer, now| until_heard(ask, observer, &heard, now);
         let told = Until::Told { node: NodeId(0), ticket, least: Lsn::ZERO };
         assert_eq!(until(&ask, &observer, 1), Some(told));
         assert_eq!(until(&ask, &observer, 20), Some(Until::Polled), "for the budget");
@@ -226,10 +228,16 @@ mod tests {
         assert_eq!(until(&ask, &observer, 2), Some(Until::Replayed(Lsn(150))));
         ask.want = Want::Replica;
         assert_eq!(until(&ask, &observer, 20), Some(Until::Replayed(Lsn(150))));
+        let mut told = Heard::default();
+        told.note(NodeId(1), 0, Lsn(150), None);
+        assert_eq!(until_heard(&ask, &observer, &told, 20), None);
+        ask.max_staleness = Some(Duration::ZERO);
+        assert_eq!(until_heard(&ask, &observer, &told, 20), Some(Until::Polled), "only polls tell its age");
+        ask.max_staleness = None;
         poll(&mut observer, 1, 2, 150);
-        assert_eq!(until(&ask, &observer, 2), None);
+        assert_eq!(until_heard(&ask, &observer, &heard, 2), None);
         observer.observe(NodeId(0), Observation::Lost);
         ask.want = Want::Primary(Why::NotFresh);
-        assert_eq!(until(&ask, &observer, 3), Some(Until::Changed));
+        assert_eq!(until_heard(&ask, &observer, &heard, 3), Some(Until::Changed));
     }
 }

@@ -80,9 +80,10 @@ impl Client {
         let worker = &self.worker;
         let next = worker.polls.next(server.node);
         worker.heard.borrow_mut().note(server.node, server.epoch, lsn, in_vain.then_some(next));
-        if told.is_some() {
+        let epoch = worker.topology().node(server.node).map(|node| node.server_epoch);
+        if told.is_some() && epoch == Some(server.epoch) {
             // Whoever waits for that need not wait for a poll.
-            worker.polls.heard(server.node, worker.now());
+            worker.polls.heard(server.node, server.asked_at);
             worker.waiters.borrow_mut().wake_up_to(lsn);
         }
         self.worker.metrics.proof(server.node, !in_vain);

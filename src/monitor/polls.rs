@@ -88,7 +88,7 @@ struct Wants {
     replayed: AtomicU64,
     /// By node, the first poll that somebody waits for, or [`NOTHING`].
     told: Box<[AtomicU64]>,
-    /// By node, when it last told how far it is without having been polled, in ns since the process started.
+    /// By node, since when it has told how far it is without having been polled, in ns since the process started.
     heard: Box<[AtomicU64]>,
     /// Somebody waits for whatever a poll may bring.
     polled: AtomicBool,
@@ -270,10 +270,12 @@ impl PollsHandle {
         }
     }
 
-    /// A node has told this worker by now how far it is, in front of a read.
-    pub fn heard(&self, node: NodeId, now: Duration) {
+    /// A node has told this worker how far it is, as it was asked after `asked_at`.
+    pub fn heard(&self, node: NodeId, asked_at: Duration) {
         if let Some(heard) = self.wants().and_then(|wants| wants.heard.get(usize::from(node.0))) {
-            set(heard, u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
+            // Written by this worker's thread alone.
+            let last = heard.load(Ordering::Relaxed);
+            set(heard, last.max(u64::try_from(asked_at.as_nanos()).unwrap_or(u64::MAX)));
         }
     }
 

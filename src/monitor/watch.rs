@@ -290,7 +290,8 @@ async fn rest(publisher: &Publisher, node: NodeId, alarm: &mut Alarm, last: &Las
         let needless = !polls.take_kick(node)
             && now < usual
             && match wanted() {
-                Wanted::No => !rung,
+                Wanted::No => !rung && pause == Pause::Turn,
+                // Before whoever rings has stood in line, too: that read may have been his own, and in vain.
                 Wanted::InTurn => {
                     polls.have_heard(node, if rung { now.saturating_sub(short) } else { since })
                 }

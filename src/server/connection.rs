@@ -48,6 +48,8 @@ pub struct Connection {
     pub unsure: Option<u32>,
     /// How far its node has said it is: with its WAL behind the last unit, or with replaying in front of it.
     pub told: Option<Lsn>,
+    /// Since the process started, shortly before it was last asked for that.
+    pub asked_at: Duration,
     /// It has just refused to say how far its node is, to this role.
     pub mute: bool,
     /// It may hold state of its user, or something is still on its way: not to be used again.

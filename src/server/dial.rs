@@ -79,6 +79,7 @@ pub async fn dial(target: Target<'_>) -> Result<Connection, DialError> {
         input: BytesMut::new(),
         unsure: None,
         told: None,
+        asked_at: Duration::ZERO,
         mute: false,
         tainted: !rest.is_empty(),
     })
