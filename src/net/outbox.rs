@@ -16,6 +16,10 @@ use super::source::{Direction, Source};
 /// Longer texts are sent at once, rather than be copied.
 pub(super) const LONGEST: usize = 4096;
 
+/// Bytes of a usual room, which most of what is sent fits in: nine of them share a page, and their beginnings do not share
+/// the few places that a processor's cache has for beginnings of pages.
+const USUAL: usize = 448;
+
 /// What is to be sent to one peer.
 #[derive(Default)]
 pub(super) struct Outgoing {
@@ -98,7 +102,10 @@ impl Outbox {
         {
             let mut room = outgoing.bytes.borrow_mut();
             if room.capacity() == 0 {
-                *room = self.free.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(LONGEST));
+                *room = self.free.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(USUAL));
+            }
+            if room.capacity() - room.len() < bytes.len() {
+                self.enlarge(&mut room);
             }
             room.extend_from_slice(bytes);
         }
@@ -106,6 +113,14 @@ impl Outbox {
             self.list(source);
         }
         Ok(bytes.len())
+    }
+
+    /// Not left to the room itself, which would leave a copy behind that nobody wipes.
+    #[cold]
+    fn enlarge(&self, room: &mut Vec<u8>) {
+        let mut large = Vec::with_capacity(LONGEST);
+        large.extend_from_slice(room);
+        self.keep_room(std::mem::replace(room, large));
     }
 
     /// The peer takes more than it did: what it has been kept from is to be sent.
