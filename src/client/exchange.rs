@@ -85,13 +85,9 @@ impl Client {
         connection.asked_at = self.worker.about_now();
         self.handle.runs(connection.node, connection.pid, &connection.key);
         let scratch = {
-            let mut buffers = self.worker.buffers.borrow_mut();
-            if connection.input.capacity() == 0 {
-                connection.input = buffers.take();
-            }
             // Only where messages of ours come in between the unit and its answer are put together anew.
             let adds = unit.named || !matches!(plan.asks, Asks::Nothing);
-            let mut scratch = || if adds { buffers.take() } else { BytesMut::new() };
+            let scratch = || if adds { self.worker.buffers.borrow_mut().take() } else { BytesMut::new() };
             (scratch(), scratch())
         };
         let mut exchange = Exchange::new(

@@ -221,8 +221,7 @@ impl<'a, 'b> Exchange<'a, 'b> {
                 }
             }
             if !self.has_unsent() && !self.is_fed() {
-                self.make_server_room();
-                let read = self.server.stream.poll_read_into(cx, &mut self.server.input);
+                let read = self.poll_read_server(cx);
                 if read.is_pending() && self.refused == Some(Refusal::NotThereYet) {
                     break;
                 }

@@ -1,5 +1,8 @@
 //! Room for what comes from either side: more of it while reads fill what there is.
 
+use std::io;
+use std::task::{Context, Poll, ready};
+
 use super::exchange::Exchange;
 use crate::net::buffers::{SIZE, is_full, make_room};
 
@@ -11,9 +14,21 @@ pub(super) struct Filled {
 }
 
 impl Exchange<'_, '_> {
+    /// Reads from the server. It gets room when something has come: those whose answers are not there yet would else all
+    /// have room that nobody needs, rather than take turns with what lies in the processor's cache.
+    pub(super) fn poll_read_server(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.server.input.capacity() == 0 {
+            ready!(self.server.stream.poll_readable(cx))?;
+        }
+        self.make_server_room();
+        self.server.stream.poll_read_into(cx, &mut self.server.input)
+    }
+
     /// Room for a read from the server.
     pub(super) fn make_server_room(&mut self) {
-        if self.filled.server {
+        if self.server.input.capacity() == 0 {
+            self.server.input = self.buffers.borrow_mut().take();
+        } else if self.filled.server {
             self.buffers.borrow_mut().enlarge(&mut self.server.input);
         } else {
             make_room(&mut self.server.input);
